@@ -1,0 +1,101 @@
+/*
+ * bind.h - the Lua half of the core: one pge_bind per lua_State, one lua_*.c file per class.
+ *
+ * C enters Lua in one place, pge_bind_enter: protected by luv's own call, on the main state, with the
+ * scheduler told before and after. Inside it, each callback is one pge_bind_call: what it raises is logged
+ * with a traceback and ends nothing else. A userdata is a box; the box owns its C object; while C may still
+ * call back, the box is kept alive in the `anchors` table.
+ */
+#ifndef PGE_BIND_BIND_H
+#define PGE_BIND_BIND_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <luv/lhandle.h>
+#include <luv/luv.h>
+
+#include "engine/client.h"
+#include "engine/engine.h"
+#include "engine/server.h"
+#include "net/tls.h"
+
+struct pge_bind {
+    lua_State *L;   /* the main state */
+    luv_ctx_t *luv; /* borrowed: lives as long as the state */
+    luv_handle_t tag; /* what luv finds in data of each of our handles */
+    struct pge_loop loop;
+    struct pge_engine engine;
+    int run_ref, call_ref, traceback_ref; /* registry: C functions of bind.c, made once */
+    int enter_ref, leave_ref;    /* registry: the scheduler's hooks; LUA_NOREF before it is loaded */
+    int fault_ref;               /* registry: function(message) that logs what a callback raised */
+    int anchors_ref;             /* registry: box pointer -> box */
+    struct pge_list boxes;       /* all open boxes, to be closed with the state */
+    int depth;                   /* entries on the stack */
+    bool is_over;                /* the state is closing: no Lua is called any more */
+};
+
+/* A class instance that C may call back into; first member of every box. */
+struct pge_box {
+    struct pge_bind *bind;
+    struct pge_list node;               /* bind->boxes */
+    void (*drop)(struct pge_box *box);  /* the state closes: let go of the C object, call no Lua */
+};
+
+/* The one of this state, made on first use (loads luv). Raises when there is no memory or no luv. */
+struct pge_bind *pge_bind_of(lua_State *L);
+
+/* Pushes a new box of a registered class, linked to bind->boxes. size: its struct. Raises. */
+void *pge_box_new(lua_State *L, struct pge_bind *bind, size_t size, const char *class_name,
+                  void (*drop)(struct pge_box *));
+/* Keeps the box at idx alive until released. Raises on memory. */
+void pge_box_anchor(lua_State *L, struct pge_box *box, int idx);
+void pge_box_release(struct pge_box *box);
+/* Pushes an anchored box; nil when it is not anchored. */
+void pge_box_push(lua_State *L, struct pge_box *box);
+
+/* engine.enter. */
+void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg);
+
+/* Runs fn(L) with lua_touserdata(L, 1) == arg, protected; inside pge_bind_enter. Faults are logged. */
+void pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg);
+
+/* Registers a class: methods in __index, gc in __gc. */
+void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc);
+
+/* ---- options out of a table at idx; missing is NULL or the fallback; wrong types raise ---- */
+char *pge_opt_text(lua_State *L, int idx, const char *name); /* owned copy; raises on memory */
+double pge_opt_number(lua_State *L, int idx, const char *name, double fallback);
+bool pge_opt_bool(lua_State *L, int idx, const char *name, bool fallback);
+/* The `tls` table, or *out NULL without one. False: why says what is wrong. */
+bool pge_opt_tls(lua_State *L, int idx, bool is_server, struct pge_tls **out, char *why, size_t size);
+
+/* Pushes nil, code, message; returns 3. */
+int pge_push_failure(lua_State *L, enum pge_fault fault, const char *message);
+
+/* Pushes a slice of validated JSON text (a copy). Raises on memory. */
+void pge_push_slice(lua_State *L, struct pge_span json);
+/* Pushes a span as a string, nil when p is NULL. */
+void pge_push_span(lua_State *L, struct pge_span span);
+
+/* A Lua value on its way to a wire. */
+struct pge_lua_value {
+    lua_State *L;
+    int idx;
+    char err[200];
+};
+/* A payload that encodes the value at idx (absolute); raw slices included. */
+int pge_lua_write_value(void *value, struct pge_buf *out); /* pge_payload.write */
+struct pge_payload pge_lua_payload(struct pge_lua_value *value, lua_State *L, int idx);
+
+/* Each adds its part to the module table on top of the stack. */
+void pge_lua_timer(lua_State *L, struct pge_bind *bind);
+void pge_lua_client(lua_State *L, struct pge_bind *bind);
+void pge_lua_server(lua_State *L, struct pge_bind *bind);
+void pge_lua_http(lua_State *L, struct pge_bind *bind);
+
+/* The client behind a core.client at idx; raises when it is not one. */
+struct pge_client *pge_check_client(lua_State *L, int idx);
+
+int luaopen_perigee_core(lua_State *L);
+
+#endif

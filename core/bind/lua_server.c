@@ -1,0 +1,306 @@
+/* lua_server.c - core.server: messages in, replies out. Requests are numbers; a stale one is harmless. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bind/bind.h"
+#include "bind/lua_json.h"
+#include "engine/relay.h"
+
+#define CLASS "perigee.core.server"
+
+enum event { ON_MESSAGE, ON_GONE, ON_CLOSE, ON_FAULT, EVENTS };
+
+struct server {
+    struct pge_box box; /* first */
+    struct pge_server *server; /* owned; NULL once closed */
+    int refs[EVENTS];          /* registry */
+    struct pge_peer *peer;     /* of the message being delivered, for server:peer() */
+};
+
+static struct server *check(lua_State *L) {
+    struct server *s = luaL_checkudata(L, 1, CLASS);
+    return s;
+}
+
+/* ---- events ---- */
+
+struct delivery {
+    struct server *owner;
+    const struct pge_inbound_message *message;
+    double handle;
+    const char *text, *name;
+};
+
+static void push_fn(lua_State *L, const struct server *s, enum event event) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->refs[event]);
+}
+
+static int deliver_message(lua_State *L) {
+    struct delivery *d = lua_touserdata(L, 1);
+    const struct pge_inbound_message *m = d->message;
+    push_fn(L, d->owner, ON_MESSAGE);
+    if (m->request)
+        lua_pushnumber(L, d->handle);
+    else
+        lua_pushnil(L);
+    pge_push_span(L, m->pattern);
+    pge_push_span(L, m->data);
+    pge_push_span(L, m->metadata);
+    lua_pushvalue(L, 3); /* how server:peer() is asked later: the request, nil for an event */
+    lua_call(L, 5, 0);
+    return 0;
+}
+
+static void on_message(struct pge_server *server, const struct pge_inbound_message *m) {
+    struct server *s = pge_server_owner(server);
+    struct delivery d = {.owner = s, .message = m};
+    if (m->request)
+        d.handle = pge_request_handle(m->request);
+    s->peer = m->peer;
+    pge_bind_call(s->box.bind, deliver_message, &d);
+    s->peer = NULL;
+}
+
+static int deliver_gone(lua_State *L) {
+    struct delivery *d = lua_touserdata(L, 1);
+    push_fn(L, d->owner, ON_GONE);
+    lua_pushnumber(L, d->handle);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+static void on_gone(struct pge_server *server, struct pge_request *request) {
+    struct server *s = pge_server_owner(server);
+    if (pge_relay_gone(request))
+        return;
+    struct delivery d = {.owner = s, .handle = pge_request_handle(request)};
+    pge_bind_call(s->box.bind, deliver_gone, &d);
+}
+
+static int deliver_fault(lua_State *L) {
+    struct delivery *d = lua_touserdata(L, 1);
+    push_fn(L, d->owner, ON_FAULT);
+    lua_pushstring(L, d->text);
+    lua_pushstring(L, d->name);
+    lua_call(L, 2, 0);
+    return 0;
+}
+
+static void on_fault(struct pge_server *server, struct pge_peer *peer, enum pge_fault fault,
+                     const char *message) {
+    struct server *s = pge_server_owner(server);
+    char name[128], text[300];
+    pge_peer_name(peer, name, sizeof name);
+    snprintf(text, sizeof text, "%s: %s", pge_fault_name(fault), message);
+    struct delivery d = {.owner = s, .text = text, .name = name};
+    pge_bind_call(s->box.bind, deliver_fault, &d);
+}
+
+static int deliver_close(lua_State *L) {
+    struct server *s = lua_touserdata(L, 1);
+    push_fn(L, s, ON_CLOSE);
+    lua_call(L, 0, 0);
+    return 0;
+}
+
+static void on_closed(struct pge_server *server) {
+    struct server *s = pge_server_owner(server);
+    s->server = NULL;
+    pge_bind_call(s->box.bind, deliver_close, s);
+    pge_box_release(&s->box);
+}
+
+static const struct pge_server_events events = {on_message, on_gone, on_fault, on_closed};
+
+/* ---- making one ---- */
+
+static void read_options(lua_State *L, struct pge_server_options *o) {
+    o->port = (uint16_t)pge_opt_number(L, 1, "port", 0);
+    o->max_frame_units = (size_t)pge_opt_number(L, 1, "max_buffer_size", 16777216);
+    o->max_queued_bytes = (size_t)pge_opt_number(L, 1, "max_send_buffer_size", 16777216);
+    o->pause_queued_bytes = (size_t)pge_opt_number(L, 1, "pause_send_buffer_size", 1048576);
+    o->incomplete_ms = (uint64_t)pge_opt_number(L, 1, "incomplete_message_timeout", 30000);
+    o->write_timeout_ms = (uint64_t)pge_opt_number(L, 1, "write_timeout", 30000);
+    o->max_peers = (unsigned)pge_opt_number(L, 1, "max_connections", 10000);
+    o->max_requests = (unsigned)pge_opt_number(L, 1, "max_requests", 65536);
+    o->backlog = (int)pge_opt_number(L, 1, "backlog", 511);
+    if (o->max_queued_bytes == 0)
+        o->max_queued_bytes = SIZE_MAX / 4; /* 0 is "off", as in Nest */
+    o->host = pge_opt_text(L, 1, "host");
+    o->path = pge_opt_text(L, 1, "path");
+    o->name = pge_opt_text(L, 1, "name");
+}
+
+static void drop(struct pge_box *box) {
+    struct server *s = container_of(box, struct server, box);
+    if (s->server)
+        pge_server_close(s->server);
+}
+
+/* Fills refs from the events table at 2. */
+static void read_events(lua_State *L, struct server *s) {
+    static const char *const names[EVENTS] = {"on_message", "on_gone", "on_close", "on_fault"};
+    for (int i = 0; i < EVENTS; i++)
+        s->refs[i] = LUA_NOREF;
+    for (int i = 0; i < EVENTS; i++) {
+        lua_getfield(L, 2, names[i]);
+        luaL_checktype(L, -1, LUA_TFUNCTION);
+        s->refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+}
+
+static int server_new(lua_State *L) {
+    struct pge_bind *bind = lua_touserdata(L, lua_upvalueindex(1));
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    struct server *s = pge_box_new(L, bind, sizeof *s, CLASS, drop);
+    read_events(L, s);
+    struct pge_server_options o = {0};
+    lua_getfield(L, 1, "transport");
+    o.transport = pge_transport_find(luaL_checkstring(L, -1));
+    if (!o.transport)
+        return pge_push_failure(L, PGE_UNSUPPORTED, "no such transport");
+    struct pge_failure why;
+    if (!pge_opt_tls(L, 1, true, &o.tls, why.message, sizeof why.message))
+        return pge_push_failure(L, PGE_INVALID_OPTION, why.message);
+    read_options(L, &o);
+    s->server = pge_server_new(&bind->engine, &o, &events, s, &why);
+    if (!s->server)
+        return pge_push_failure(L, why.fault, why.message);
+    pge_box_anchor(L, &s->box, 3);
+    lua_pushvalue(L, 3);
+    return 1;
+}
+
+static int server_gc(lua_State *L) {
+    struct server *s = lua_touserdata(L, 1);
+    if (s->server)
+        return 0; /* anchored while open, so the state is closing: bind_gc drops it */
+    pge_list_remove(&s->box.node);
+    for (int i = 0; i < EVENTS; i++)
+        luaL_unref(L, LUA_REGISTRYINDEX, s->refs[i]);
+    return 0;
+}
+
+/* ---- methods ---- */
+
+/* The request at 2; NULL: answered or gone, and nil, "CLOSED" was pushed. */
+static struct pge_request *check_request(lua_State *L, struct server *s) {
+    double handle = luaL_checknumber(L, 2);
+    struct pge_request *request = s->server ? pge_server_request(s->server, handle) : NULL;
+    if (!request) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "CLOSED");
+    }
+    return request;
+}
+
+/* reply(req, kind, value): kinds as in lua_client.c; END has no value. */
+static int server_reply(lua_State *L) {
+    static const enum pge_reply kinds[] = {PGE_REPLY_VALUE, PGE_REPLY_LAST, PGE_REPLY_END,
+                                           PGE_REPLY_ERROR};
+    struct server *s = check(L);
+    lua_settop(L, 4);
+    lua_Integer kind = luaL_checkinteger(L, 3);
+    luaL_argcheck(L, kind >= 1 && kind <= 4, 3, "not a kind of reply");
+    struct pge_request *request = check_request(L, s);
+    if (!request)
+        return 2;
+    struct pge_lua_value value = {.err = ""};
+    struct pge_payload body = {0};
+    if (kinds[kind - 1] != PGE_REPLY_END && !lua_isnil(L, 4))
+        body = pge_lua_payload(&value, L, 4);
+    int status = pge_request_reply(request, kinds[kind - 1], &body);
+    if (status == UV_EMSGSIZE)
+        return pge_push_failure(L, PGE_FRAME_TOO_LARGE, "the response is too large for the peer");
+    if (status == UV_ENOMEM)
+        return pge_push_failure(L, PGE_OVERLOADED, "the peer was cut: it does not read");
+    if (status < 0)
+        return pge_push_failure(L, PGE_INVALID_MESSAGE, value.err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int server_no_handler(lua_State *L) {
+    struct server *s = check(L);
+    struct pge_request *request = check_request(L, s);
+    if (!request)
+        return 2;
+    pge_request_no_handler(request);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* forward(req, client, pattern, data, timeout_ms, metadata) */
+static int server_forward(lua_State *L) {
+    struct server *s = check(L);
+    lua_settop(L, 7);
+    struct pge_client *client = pge_check_client(L, 3);
+    struct pge_request *request = check_request(L, s);
+    if (!request)
+        return 2;
+    struct pge_message m = {0};
+    m.pattern.p = luaL_checklstring(L, 4, &m.pattern.n);
+    m.data.json.p = luaL_checklstring(L, 5, &m.data.json.n);
+    if (!lua_isnil(L, 7))
+        m.metadata.json.p = luaL_checklstring(L, 7, &m.metadata.json.n);
+    double ms = lua_tonumber(L, 6);
+    pge_relay_start(request, client, &m, ms > 0 ? (uint64_t)ms : 0);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* peer([req]): of that request, or of the message being delivered. */
+static int server_peer(lua_State *L) {
+    struct server *s = check(L);
+    char name[128];
+    struct pge_peer *peer = s->peer;
+    if (!lua_isnoneornil(L, 2)) {
+        struct pge_request *request = check_request(L, s);
+        if (!request)
+            return 2;
+        peer = pge_request_peer(request);
+    }
+    if (!peer)
+        return 0;
+    pge_peer_name(peer, name, sizeof name);
+    lua_pushstring(L, name);
+    return 1;
+}
+
+static int server_address(lua_State *L) {
+    struct server *s = check(L);
+    char text[160] = "closed";
+    if (s->server)
+        pge_server_address(s->server, text, sizeof text);
+    lua_pushstring(L, text);
+    return 1;
+}
+
+static int server_drain(lua_State *L) {
+    struct server *s = check(L);
+    if (s->server)
+        pge_server_drain(s->server);
+    return 0;
+}
+
+static int server_close(lua_State *L) {
+    struct server *s = check(L);
+    if (s->server)
+        pge_server_close(s->server);
+    return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"reply", server_reply},     {"no_handler", server_no_handler}, {"forward", server_forward},
+    {"peer", server_peer},       {"address", server_address},       {"drain", server_drain},
+    {"close", server_close},     {NULL, NULL},
+};
+
+void pge_lua_server(lua_State *L, struct pge_bind *bind) {
+    pge_class(L, CLASS, methods, server_gc);
+    lua_pushlightuserdata(L, bind);
+    lua_pushcclosure(L, server_new, 1);
+    lua_setfield(L, -2, "server");
+}

@@ -1,0 +1,133 @@
+/* envelope.c - the packet's own keys are looked at, everything below them is skipped. */
+#include "codec/envelope.h"
+
+#include <string.h>
+#include <uv.h>
+
+/* The keys of nest-wire 1.1, the commonest first. */
+static const struct key {
+    const char *name;
+    size_t n;
+    size_t offset; /* of its span in struct pge_envelope */
+    bool is_reply; /* may stand in a reply */
+} keys[] = {
+    {"id", 2, offsetof(struct pge_envelope, id), true},
+    {"response", 8, offsetof(struct pge_envelope, response), true},
+    {"isDisposed", 10, offsetof(struct pge_envelope, is_disposed), true},
+    {"pattern", 7, offsetof(struct pge_envelope, pattern), false},
+    {"data", 4, offsetof(struct pge_envelope, data), false},
+    {"err", 3, offsetof(struct pge_envelope, err), true},
+    {"metadata", 8, offsetof(struct pge_envelope, metadata), false},
+    {"status", 6, offsetof(struct pge_envelope, status), true},
+};
+
+/* Compares a key that contains escapes. */
+static bool is_escaped_name(const char *p, const char *end, const char *name) {
+    while (p < end && *name) {
+        if (pge_json_next_char(&p, end) != (unsigned char)*name++)
+            return false;
+    }
+    return p == end && *name == '\0';
+}
+
+static const struct key *find_key(const char *p, const char *end) {
+    size_t n = (size_t)(end - p), count = sizeof(keys) / sizeof(keys[0]);
+    for (size_t i = 0; i < count; i++) {
+        if (keys[i].n == n && memcmp(keys[i].name, p, n) == 0)
+            return &keys[i];
+    }
+    if (!memchr(p, '\\', n))
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (is_escaped_name(p, end, keys[i].name))
+            return &keys[i];
+    }
+    return NULL;
+}
+
+static void store(struct pge_envelope *e, struct pge_span name, struct pge_span value) {
+    const struct key *key = find_key(name.p + 1, name.p + name.n - 1);
+    if (!key || !key->is_reply)
+        e->has_foreign_key = true;
+    if (key)
+        memcpy((char *)e + key->offset, &value, sizeof(value));
+}
+
+/* Scans `"key": value` at p. Returns where it ends, NULL after an error in *status. */
+static const char *scan_member(struct pge_json_scan *s, const char *p, const char *end,
+                               struct pge_envelope *e, int *status) {
+    struct pge_span name = {p, 0}, value;
+    *status = UV_EPROTO;
+    if (p == end || *p != '"') {
+        pge_json_fail(s, p, p == end ? "unexpected end" : "expected a key");
+        return NULL;
+    }
+    p = pge_json_skip_string(s, p, end);
+    if (!p)
+        return NULL;
+    name.n = (size_t)(p - name.p);
+    p = pge_json_skip_space(p, end);
+    if (p == end || *p != ':') {
+        pge_json_fail(s, p, p == end ? "unexpected end" : "expected a colon");
+        return NULL;
+    }
+    value.p = pge_json_skip_space(p + 1, end);
+    *status = pge_json_skip(s, value.p, end, &p);
+    if (*status != 0)
+        return NULL;
+    value.n = (size_t)(p - value.p);
+    store(e, name, value);
+    return p;
+}
+
+/* p is at the opening brace. */
+static int scan_object(struct pge_json_scan *s, const char *p, const char *end,
+                       struct pge_envelope *e) {
+    size_t depth = 0;
+    e->is_object = true;
+    p = pge_json_skip_space(p + 1, end);
+    e->is_empty = p < end && *p == '}';
+    while (!e->is_empty) {
+        int status;
+        p = scan_member(s, p, end, e, &status);
+        if (status != 0)
+            return status;
+        depth = s->depth > depth ? s->depth : depth;
+        p = pge_json_skip_space(p, end);
+        if (p == end)
+            return pge_json_fail(s, end, "unexpected end");
+        if (*p == '}')
+            break;
+        if (*p != ',')
+            return pge_json_fail(s, p, "expected a comma or a closing bracket");
+        p = pge_json_skip_space(p + 1, end);
+    }
+    s->depth = depth + 1;
+    p = pge_json_skip_space(p + 1, end);
+    return p == end ? 0 : pge_json_fail(s, p, "unexpected text after the value");
+}
+
+int pge_envelope_scan(struct pge_json_scan *s, const char *p, size_t n, struct pge_envelope *e) {
+    const char *end = p + n;
+    *e = (struct pge_envelope){0};
+    const char *first = pge_json_skip_space(p, end);
+    if (first < end && *first == '{')
+        return scan_object(s, first, end, e);
+    return pge_json_check(s, p, n);
+}
+
+enum pge_inbound pge_envelope_inbound(const struct pge_envelope *e) {
+    if (!e->pattern.p && !e->data.p)
+        return PGE_INBOUND_FOREIGN;
+    return e->id.p ? PGE_INBOUND_REQUEST : PGE_INBOUND_EVENT;
+}
+
+enum pge_reply pge_envelope_reply(const struct pge_envelope *e) {
+    if (!e->is_object || e->is_empty || e->has_foreign_key)
+        return PGE_REPLY_FOREIGN;
+    if (pge_json_is_truthy(e->err))
+        return PGE_REPLY_ERROR;
+    if (!pge_json_is_truthy(e->is_disposed))
+        return PGE_REPLY_VALUE;
+    return e->response.p ? PGE_REPLY_LAST : PGE_REPLY_END;
+}

@@ -1,0 +1,256 @@
+/* call.c - the table of calls in flight: ids that name their slot, deadlines, calls that wait. */
+#include <uv.h>
+
+#include "base/alloc.h"
+#include "engine/pool.h"
+
+enum { SLOT_DIGITS = 5, MAX_SLOTS = 1 << 20 };
+
+static void on_timer(struct pge_timer *timer);
+
+static struct pge_call *at(const struct pge_pool *pool, uint32_t slot) {
+    return &pool->chunks[slot / PGE_CALL_CHUNK][slot % PGE_CALL_CHUNK];
+}
+
+static int grow(struct pge_pool *pool) {
+    if (pool->chunk_count * PGE_CALL_CHUNK >= MAX_SLOTS)
+        return UV_ENOBUFS;
+    struct pge_call **chunks =
+        pge_realloc(pool->chunks, (pool->chunk_count + 1) * sizeof *chunks);
+    if (!chunks)
+        return UV_ENOMEM;
+    pool->chunks = chunks;
+    struct pge_call *chunk = pge_calloc(PGE_CALL_CHUNK, sizeof *chunk);
+    if (!chunk)
+        return UV_ENOMEM;
+    chunks[pool->chunk_count] = chunk;
+    for (unsigned i = 0; i < PGE_CALL_CHUNK; i++) {
+        chunk[i].slot = pool->chunk_count * PGE_CALL_CHUNK + i;
+        pge_list_init(&chunk[i].of_link);
+        pge_timer_init(&chunk[i].timer, on_timer);
+        pge_list_push(&pool->free_calls, &chunk[i].of_client);
+    }
+    pool->chunk_count++;
+    return 0;
+}
+
+static void write_hex(char *out, int digits, uint64_t value) {
+    while (digits--) {
+        out[digits] = "0123456789abcdef"[value & 15];
+        value >>= 4;
+    }
+}
+
+struct pge_call *pge_call_acquire(struct pge_client *client, const struct pge_call_options *options,
+                                  enum pge_call_kind kind) {
+    struct pge_pool *pool = client->pool;
+    if (pge_list_is_empty(&pool->free_calls) && grow(pool) < 0)
+        return NULL;
+    struct pge_call *call = container_of(pool->free_calls.next, struct pge_call, of_client);
+    pge_list_remove(&call->of_client);
+    pge_list_push(&client->calls, &call->of_client);
+    client->pending++;
+    pool->pending++;
+    call->client = client;
+    call->link = NULL;
+    call->events = options->events;
+    call->arg = options->arg;
+    call->timeout_ms = options->timeout_ms;
+    uint64_t now = options->deadline_ms ? pge_loop_now(pool->engine->loop) : 0;
+    call->deadline_at = options->deadline_ms ? now + options->deadline_ms : 0;
+    call->generation++;
+    call->kind = kind;
+    write_hex(call->id, SLOT_DIGITS, call->slot);
+    write_hex(call->id + SLOT_DIGITS, PGE_ID_LEN - SLOT_DIGITS,
+              pge_loop_random(pool->engine->loop));
+    return call;
+}
+
+void pge_call_release(struct pge_call *call) {
+    struct pge_client *client = call->client;
+    struct pge_pool *pool = client->pool;
+    pge_loop_timer_stop(pool->engine->loop, &call->timer);
+    if (call->link) {
+        call->link->pending--;
+    } else if (!pge_list_is_empty(&call->of_link)) {
+        pool->waiting_count--;
+        pool->waiting_bytes -= pge_buf_len(&call->held);
+    }
+    pge_list_remove(&call->of_link);
+    pge_list_remove(&call->of_client);
+    pge_buf_deinit(&call->held);
+    pge_list_push(&pool->free_calls, &call->of_client);
+    call->client = NULL;
+    call->link = NULL;
+    client->pending--;
+    pool->pending--;
+    if (client->is_orphan && client->pending == 0)
+        pge_client_close(client);
+}
+
+void pge_call_arm(struct pge_call *call) {
+    struct pge_loop *loop = call->client->pool->engine->loop;
+    uint64_t delay = call->timeout_ms ? call->timeout_ms : UINT64_MAX;
+    if (call->deadline_at) {
+        uint64_t now = pge_loop_now(loop);
+        uint64_t left = call->deadline_at > now ? call->deadline_at - now : 0;
+        delay = left < delay ? left : delay;
+    }
+    if (delay != UINT64_MAX)
+        pge_loop_timer(loop, &call->timer, delay);
+}
+
+void pge_call_fail(struct pge_call *call, enum pge_fault fault, const char *message) {
+    const struct pge_call_events *events = call->events;
+    /* The caller still needs call->arg: the slot is taken again only by a new call. */
+    pge_call_release(call);
+    events->on_fail(call, fault, message);
+}
+
+static void time_out(void *arg) {
+    struct pge_call *call = arg;
+    uint64_t now = pge_loop_now(call->client->pool->engine->loop);
+    char text[64];
+    if (call->deadline_at && now >= call->deadline_at)
+        snprintf(text, sizeof text, "deadline exceeded");
+    else
+        snprintf(text, sizeof text, "no value within %llu ms",
+                 (unsigned long long)call->timeout_ms);
+    if (call->link && call->kind == PGE_CALL_REQUEST)
+        call->link->transport->link_cancel(call->link, call);
+    pge_call_fail(call, PGE_TIMEOUT, text);
+}
+
+static void on_timer(struct pge_timer *timer) {
+    struct pge_call *call = container_of(timer, struct pge_call, timer);
+    struct pge_engine *engine = call->client->pool->engine;
+    engine->enter(engine, time_out, call);
+}
+
+void pge_call_cancel(struct pge_call *call) {
+    if (call->link && call->kind == PGE_CALL_REQUEST)
+        call->link->transport->link_cancel(call->link, call);
+    pge_call_release(call);
+}
+
+void *pge_call_arg(const struct pge_call *call) {
+    return call->arg;
+}
+
+struct pge_span pge_call_id(const struct pge_call *call) {
+    return (struct pge_span){call->id, PGE_ID_LEN};
+}
+
+unsigned pge_call_slot(const struct pge_call *call) {
+    return call->slot;
+}
+
+double pge_call_handle(const struct pge_call *call) {
+    return (double)call->generation * MAX_SLOTS + call->slot;
+}
+
+struct pge_call *pge_client_call(struct pge_client *client, double handle) {
+    if (!(handle >= 0 && handle < 0x1p52))
+        return NULL;
+    uint64_t bits = (uint64_t)handle;
+    uint32_t slot = (uint32_t)(bits % MAX_SLOTS);
+    struct pge_pool *pool = client->pool;
+    if (slot / PGE_CALL_CHUNK >= pool->chunk_count)
+        return NULL;
+    struct pge_call *call = at(pool, slot);
+    return call->client == client && call->generation == bits / MAX_SLOTS ? call : NULL;
+}
+
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+struct pge_call *pge_pool_find_call(struct pge_pool *pool, struct pge_span quoted_id) {
+    if (quoted_id.n != PGE_ID_LEN + 2)
+        return NULL;
+    const char *id = quoted_id.p + 1;
+    uint32_t slot = 0;
+    for (int i = 0; i < SLOT_DIGITS; i++) {
+        int digit = hex_digit(id[i]);
+        if (digit < 0)
+            return NULL;
+        slot = slot * 16 + (uint32_t)digit;
+    }
+    if (slot / PGE_CALL_CHUNK >= pool->chunk_count)
+        return NULL;
+    struct pge_call *call = at(pool, slot);
+    bool same = call->client && call->kind == PGE_CALL_REQUEST &&
+                memcmp(call->id, id, PGE_ID_LEN) == 0;
+    return same ? call : NULL;
+}
+
+void pge_pool_free_calls(struct pge_pool *pool) {
+    for (unsigned i = 0; i < pool->chunk_count; i++)
+        pge_free(pool->chunks[i]);
+    pge_free(pool->chunks);
+}
+
+int pge_call_hold(struct pge_call *call, const struct pge_message *m) {
+    struct pge_pool *pool = call->client->pool;
+    struct pge_span id = pge_call_id(call);
+    call->held_whole = m->write_packet != NULL;
+    if (call->kind == PGE_CALL_EVENT)
+        id.n = 0;
+    int status = call->held_whole ? m->write_packet(m->arg, id, &call->held)
+                                  : pge_buf_append(&call->held, m->pattern.p, m->pattern.n);
+    call->held_pattern = pge_buf_len(&call->held);
+    if (status == 0 && !call->held_whole)
+        status = pge_payload_write(&m->data, &call->held);
+    call->held_data = pge_buf_len(&call->held) - call->held_pattern;
+    if (status == 0 && pge_payload_is_set(&m->metadata))
+        status = pge_payload_write(&m->metadata, &call->held);
+    if (status < 0)
+        return status;
+    pge_list_push(&pool->waiting, &call->of_link);
+    pool->waiting_count++;
+    pool->waiting_bytes += pge_buf_len(&call->held);
+    return 0;
+}
+
+/* The wire's word on a held message, as a fault of the call. */
+static void refuse(struct pge_call *call, int status) {
+    enum pge_fault fault = status == UV_EMSGSIZE ? PGE_FRAME_TOO_LARGE : PGE_OVERLOADED;
+    pge_call_fail(call, fault, status == UV_EMSGSIZE ? "the message is too large for the peer"
+                                                     : uv_strerror(status));
+}
+
+void pge_call_unhold(struct pge_call *call, struct pge_link *link) {
+    struct pge_pool *pool = link->pool;
+    const char *p = pge_buf_head(&call->held);
+    size_t rest = pge_buf_len(&call->held) - call->held_pattern - call->held_data;
+    struct pge_message m = {
+        .pattern = {p, call->held_pattern},
+        .data.json = {p + call->held_pattern, call->held_data},
+        .metadata.json = {rest ? p + call->held_pattern + call->held_data : NULL, rest},
+    };
+    if (call->held_whole)
+        m.packet = m.pattern;
+    pge_list_remove(&call->of_link);
+    pool->waiting_count--;
+    pool->waiting_bytes -= pge_buf_len(&call->held);
+    if (call->kind == PGE_CALL_REQUEST) {
+        int status = link->transport->link_send(link, call, &m);
+        if (status < 0) {
+            refuse(call, status);
+            return;
+        }
+        pge_buf_deinit(&call->held);
+        call->link = link;
+        link->pending++;
+        pge_list_push(&link->calls, &call->of_link);
+        return;
+    }
+    int status = call->kind == PGE_CALL_EVENT ? link->transport->link_emit(link, &m) : 0;
+    if (status < 0) {
+        refuse(call, status);
+        return;
+    }
+    const struct pge_call_events *events = call->events;
+    pge_call_release(call);
+    events->on_packet(call, PGE_REPLY_END, (struct pge_span){0});
+}

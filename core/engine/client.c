@@ -1,0 +1,283 @@
+/* client.c - one holder of a pool: its calls, its opening and closing. */
+#include "engine/client.h"
+
+#include <stdio.h>
+#include <uv.h>
+
+#include "base/alloc.h"
+#include "engine/pool.h"
+
+static void finish_close(void *arg) {
+    struct pge_client *client = arg;
+    if (!client->is_orphan && client->told_connected && !client->is_open) {
+        client->told_connected = false;
+        client->events->on_status(client, false);
+    }
+    client->is_closing = false;
+    if (!client->is_orphan) {
+        client->events->on_closed(client);
+        return;
+    }
+    if (client->pending)
+        return; /* its last call closes it once more */
+    struct pge_pool *pool = client->pool;
+    pge_list_remove(&client->node);
+    pge_free(client);
+    pge_pool_release(pool);
+}
+
+static void on_closed_turn(struct pge_defer *defer) {
+    struct pge_client *client = container_of(defer, struct pge_client, closed);
+    struct pge_engine *engine = client->pool->engine;
+    engine->enter(engine, finish_close, client);
+}
+
+static void on_failing_turn(struct pge_defer *defer);
+
+struct pge_client *pge_client_new(struct pge_engine *engine, struct pge_pool_options *options,
+                                  const struct pge_client_events *events, void *owner) {
+    struct pge_client *client = pge_calloc(1, sizeof *client);
+    if (!client) {
+        pge_pool_options_deinit(options);
+        return NULL;
+    }
+    client->pool = pge_pool_acquire(engine, options);
+    if (!client->pool) {
+        pge_free(client);
+        return NULL;
+    }
+    client->events = events;
+    client->owner = owner;
+    pge_list_init(&client->calls);
+    pge_list_init(&client->doomed);
+    pge_defer_init(&client->failing, on_failing_turn);
+    pge_list_push(&client->pool->clients, &client->node);
+    pge_defer_init(&client->closed, on_closed_turn);
+    return client;
+}
+
+void pge_client_free(struct pge_client *client) {
+    client->is_orphan = true;
+    if (client->pending == 0)
+        pge_client_close(client);
+}
+
+void *pge_client_owner(const struct pge_client *client) {
+    return client->owner;
+}
+
+void pge_client_cancel_all(struct pge_client *client) {
+    pge_list_splice(&client->calls, &client->doomed);
+    pge_defer_cancel(&client->failing);
+    while (!pge_list_is_empty(&client->calls))
+        pge_call_cancel(container_of(client->calls.next, struct pge_call, of_client));
+}
+
+static void fail_doomed(void *arg) {
+    struct pge_client *client = arg;
+    while (!pge_list_is_empty(&client->doomed)) {
+        struct pge_call *call = container_of(client->doomed.next, struct pge_call, of_client);
+        if (call->link && call->kind == PGE_CALL_REQUEST)
+            call->link->transport->link_cancel(call->link, call);
+        pge_call_fail(call, PGE_CONNECTION_CLOSED, "Connection closed");
+    }
+}
+
+static void on_failing_turn(struct pge_defer *defer) {
+    struct pge_client *client = container_of(defer, struct pge_client, failing);
+    struct pge_engine *engine = client->pool->engine;
+    engine->enter(engine, fail_doomed, client);
+}
+
+/* Calls are told at the end of the turn, before on_closed: never inside the caller's own call. */
+void pge_client_close(struct pge_client *client) {
+    struct pge_pool *pool = client->pool;
+    struct pge_loop *loop = pool->engine->loop;
+    if (client->is_open) {
+        client->is_open = false;
+        pool->users--;
+    }
+    bool was_closing = client->is_closing;
+    client->is_closing = true;
+    pge_list_splice(&client->doomed, &client->calls);
+    if (!pge_list_is_empty(&client->doomed))
+        pge_loop_defer(loop, &client->failing, PGE_SOON);
+    if (pool->users == 0)
+        pge_pool_close_links(pool);
+    if (!was_closing && pool->closing == 0)
+        pge_loop_defer(loop, &client->closed, PGE_SOON);
+}
+
+static int give_up(struct pge_failure *why, enum pge_fault fault, const char *message) {
+    why->fault = fault;
+    snprintf(why->message, sizeof why->message, "%s", message);
+    return -1;
+}
+
+/* A wire's or a writer's status as what the caller sees. */
+static int give_up_status(struct pge_failure *why, int status) {
+    switch (status) {
+    case UV_EINVAL:
+    case UV_EILSEQ:
+        return give_up(why, PGE_INVALID_MESSAGE, "the data cannot be encoded as JSON");
+    case UV_EMSGSIZE:
+        return give_up(why, PGE_FRAME_TOO_LARGE, "the message is too large for the peer");
+    default:
+        return give_up(why, PGE_OVERLOADED, uv_strerror(status));
+    }
+}
+
+/* Counts the client among the users of its pool, which thereby is open. */
+static void open_client(struct pge_client *client) {
+    if (client->is_open)
+        return;
+    client->is_open = true;
+    client->pool->users++;
+}
+
+static int check_room(struct pge_client *client, struct pge_link *link, struct pge_failure *why) {
+    struct pge_pool *pool = client->pool;
+    const struct pge_pool_options *o = &pool->options;
+    if (pool->pending >= o->max_pending)
+        return give_up(why, PGE_OVERLOADED, "too many calls in flight");
+    if (link && link->transport->link_queued(link) > o->max_queued_bytes)
+        return give_up(why, PGE_OVERLOADED, "the peer is not reading: its output queue is full");
+    if (!link && (pool->waiting_count >= o->max_waiting || pool->waiting_bytes > o->max_queued_bytes))
+        return give_up(why, PGE_OVERLOADED, "too many calls are waiting for a connection");
+    return 0;
+}
+
+/* Lets a new call wait for a link that is on its way. */
+static struct pge_call *send_later(struct pge_client *client, const struct pge_message *m,
+                                   const struct pge_call_options *options, enum pge_call_kind kind,
+                                   struct pge_failure *why) {
+    struct pge_pool *pool = client->pool;
+    struct pge_call *call = pge_call_acquire(client, options, kind);
+    if (!call) {
+        give_up(why, PGE_OVERLOADED, "out of memory");
+        return NULL;
+    }
+    int status = pge_call_hold(call, m);
+    if (status < 0) {
+        give_up_status(why, status);
+        pge_call_release(call);
+        return NULL;
+    }
+    if (pge_pool_dial(pool) < 0) {
+        give_up(why, PGE_CONNECT_FAILED, pool->last_error);
+        pge_call_release(call);
+        return NULL;
+    }
+    pge_call_arm(call);
+    return call;
+}
+
+struct pge_call *pge_client_send(struct pge_client *client, const struct pge_message *m,
+                                 const struct pge_call_options *options, struct pge_failure *why) {
+    open_client(client);
+    struct pge_link *link = pge_pool_pick(client->pool);
+    if (check_room(client, link, why) < 0)
+        return NULL;
+    if (!link)
+        return send_later(client, m, options, PGE_CALL_REQUEST, why);
+    struct pge_call *call = pge_call_acquire(client, options, PGE_CALL_REQUEST);
+    if (!call) {
+        give_up(why, PGE_OVERLOADED, "out of memory");
+        return NULL;
+    }
+    int status = link->transport->link_send(link, call, m);
+    if (status < 0) {
+        give_up_status(why, status);
+        pge_call_release(call);
+        return NULL;
+    }
+    call->link = link;
+    link->pending++;
+    pge_list_push(&link->calls, &call->of_link);
+    pge_call_arm(call);
+    return call;
+}
+
+int pge_client_emit(struct pge_client *client, const struct pge_message *m,
+                    const struct pge_call_options *options, struct pge_failure *why) {
+    open_client(client);
+    struct pge_link *link = pge_pool_pick(client->pool);
+    if (check_room(client, link, why) < 0)
+        return -1;
+    if (!link)
+        return send_later(client, m, options, PGE_CALL_EVENT, why) ? 0 : -1;
+    int status = link->transport->link_emit(link, m);
+    return status < 0 ? give_up_status(why, status) : 1;
+}
+
+int pge_client_connect(struct pge_client *client, const struct pge_call_options *options,
+                       struct pge_failure *why) {
+    open_client(client);
+    if (pge_pool_pick(client->pool))
+        return 1;
+    struct pge_message nothing = {.pattern = {"", 0}, .data.json = {"", 0}};
+    return send_later(client, &nothing, options, PGE_CALL_CONNECT, why) ? 0 : -1;
+}
+
+struct pge_call *pge_client_call_by_id(struct pge_client *client, struct pge_span id) {
+    char quoted[PGE_ID_LEN + 2] = {0};
+    if (id.n != PGE_ID_LEN)
+        return NULL;
+    memcpy(quoted + 1, id.p, id.n);
+    struct pge_call *call =
+        pge_pool_find_call(client->pool, (struct pge_span){quoted, sizeof quoted});
+    return call && call->client == client ? call : NULL;
+}
+
+void pge_call_answered(struct pge_call *call, bool last) {
+    if (last)
+        pge_call_release(call);
+    else if (call->timeout_ms)
+        pge_call_arm(call);
+}
+
+struct pge_call *pge_client_newest(const struct pge_client *client) {
+    if (pge_list_is_empty(&client->calls))
+        return NULL;
+    return container_of(client->calls.prev, struct pge_call, of_client);
+}
+
+unsigned pge_client_pending(const struct pge_client *client) {
+    return client->pending;
+}
+
+unsigned pge_client_host_count(const struct pge_client *client) {
+    return client->pool->options.host_count;
+}
+
+void pge_client_host_status(const struct pge_client *client, unsigned i,
+                            struct pge_host_status *out) {
+    const struct pge_pool *pool = client->pool;
+    const struct pge_host *host = &pool->hosts[i];
+    const struct pge_host_options *at = host->at;
+    *out = (struct pge_host_status){.state = "idle", .connections = host->link_count};
+    if (at->path)
+        snprintf(out->address, sizeof out->address, "%s", at->path);
+    else if (at->host)
+        snprintf(out->address, sizeof out->address, "%s:%u", at->host, at->port);
+    else
+        snprintf(out->address, sizeof out->address, "%s", pool->options.name ? pool->options.name : "");
+    if (host->backoff.tries)
+        out->state = "down";
+    for (struct pge_list *n = host->links.next; n != &host->links; n = n->next) {
+        const struct pge_link *link = container_of(n, struct pge_link, node);
+        out->pending += link->pending;
+        if (link->state == PGE_LINK_READY)
+            out->state = "connected";
+        else if (strcmp(out->state, "connected") != 0)
+            out->state = "connecting";
+    }
+}
+
+bool pge_client_is_connected(const struct pge_client *client) {
+    return client->is_open && client->pool->ready > 0;
+}
+
+uint64_t pge_client_late_replies(const struct pge_client *client) {
+    return client->pool->late_replies;
+}

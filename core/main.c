@@ -1,0 +1,109 @@
+/*
+ * main.c - the `perigee` program: one file with LuaJIT, luv, cjson and perigee's Lua sources inside.
+ * The Lua sources are linked in as bytecode; LuaJIT's require finds them by their symbols.
+ */
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <uv.h>
+
+#include "bind/bind.h"
+
+int luaopen_luv(lua_State *L);
+int luaopen_cjson(lua_State *L);
+
+enum { EXIT_FAILED = 1, STATUS_PENDING = -1 };
+
+struct program {
+    uv_loop_t *loop; /* luv's; NULL before it is loaded */
+    int status;      /* STATUS_PENDING until the command has ended */
+};
+
+/* done(code): the command has ended. */
+static int program_done(lua_State *L) {
+    struct program *program = lua_touserdata(L, lua_upvalueindex(1));
+    program->status = (int)luaL_checkinteger(L, 1);
+    if (program->loop)
+        uv_stop(program->loop);
+    return 0;
+}
+
+static void preload(lua_State *L, const char *name, lua_CFunction open) {
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, open);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 2);
+}
+
+static int traceback(lua_State *L) {
+    lua_getglobal(L, "debug");
+    lua_getfield(L, -1, "traceback");
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, 2);
+    lua_call(L, 2, 1);
+    return 1;
+}
+
+/* Stack: argc, argv. Loads everything and starts the command. */
+static int start(lua_State *L) {
+    struct program *program = lua_touserdata(L, 1);
+    int argc = (int)lua_tointeger(L, 2);
+    char **argv = lua_touserdata(L, 3);
+    luaL_openlibs(L);
+    preload(L, "luv", luaopen_luv);
+    preload(L, "cjson", luaopen_cjson);
+    preload(L, "perigee.core", luaopen_perigee_core);
+    program->loop = pge_bind_of(L)->luv->loop;
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "perigee.cli");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "main");
+    lua_createtable(L, argc, 0);
+    for (int i = 0; i < argc; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i);
+    }
+    lua_pushlightuserdata(L, program);
+    lua_pushcclosure(L, program_done, 1);
+    lua_call(L, 2, 0);
+    return 0;
+}
+
+/* Runs the loop until the command has ended, or nothing is left that could end it. */
+static void run(struct program *program) {
+    while (program->status == STATUS_PENDING && uv_run(program->loop, UV_RUN_DEFAULT))
+        ;
+    if (program->status != STATUS_PENDING)
+        return;
+    fputs("perigee: CANCELLED: nothing is left on the loop that could end this wait\n", stderr);
+    program->status = EXIT_FAILED;
+}
+
+int main(int argc, char **argv) {
+    lua_State *L = luaL_newstate();
+    if (!L) {
+        fputs("perigee: not enough memory\n", stderr);
+        return EXIT_FAILED;
+    }
+    struct program program = {NULL, STATUS_PENDING};
+    lua_pushcfunction(L, traceback);
+    lua_pushcfunction(L, start);
+    lua_pushlightuserdata(L, &program);
+    lua_pushinteger(L, argc);
+    lua_pushlightuserdata(L, argv);
+    if (lua_pcall(L, 3, 0, 1) != 0) {
+        fprintf(stderr, "perigee: %s\n", lua_tostring(L, -1));
+        program.status = EXIT_FAILED;
+    } else {
+        run(&program);
+    }
+    /* Twice: what is only found to be unused by the first may have something to say when collected. */
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    lua_close(L);
+    fflush(stdout);
+    return program.status;
+}

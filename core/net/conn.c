@@ -1,0 +1,199 @@
+/*
+ * conn.c - what all streams share: output gathered into one write per turn, orderly ends.
+ *
+ *   out (being appended) --flush--> sending (lent to stream->write) --done--> empty, on_drain
+ */
+#include "net/stream.h"
+
+#include "base/alloc.h"
+
+/* A connection that once queued more keeps no more than this when it is idle. */
+enum { KEEP_BYTES = 65536 };
+
+static void on_flush(struct pge_defer *defer) {
+    pge_conn_flush(container_of(defer, struct pge_conn, flush));
+}
+
+struct pge_conn *pge_conn_new(struct pge_loop *loop, const struct pge_stream *stream,
+                              int *status) {
+    *status = pge_loop_hold(loop);
+    if (*status < 0)
+        return NULL;
+    struct pge_conn *conn = pge_calloc(1, stream->conn_size);
+    *status = conn ? 0 : UV_ENOMEM;
+    if (!conn)
+        goto fail;
+    conn->stream = stream;
+    conn->loop = loop;
+    pge_defer_init(&conn->flush, on_flush);
+    *status = stream->init(conn);
+    if (*status < 0)
+        goto fail;
+    return conn;
+fail:
+    pge_free(conn);
+    pge_loop_release(loop);
+    return NULL;
+}
+
+struct pge_conn *pge_conn_connect(struct pge_loop *loop, const struct pge_endpoint *to,
+                                  const struct pge_conn_events *events, void *owner, int *status) {
+    struct pge_conn *conn = pge_conn_new(loop, to->stream, status);
+    if (!conn)
+        return NULL;
+    conn->events = events;
+    conn->owner = owner;
+    *status = to->stream->connect(conn, to);
+    if (*status == 0)
+        return conn;
+    conn->events = NULL; /* the caller never saw it: its close is silent */
+    pge_conn_close(conn);
+    return NULL;
+}
+
+void pge_conn_opened(struct pge_conn *conn, int status) {
+    if (conn->is_closing)
+        return;
+    conn->is_open = status == 0;
+    conn->events->on_open(conn, status);
+    if (conn->is_open && !conn->is_closing && (pge_conn_queued(conn) || conn->wants_shutdown))
+        pge_conn_dirty(conn);
+}
+
+int pge_conn_read_start(struct pge_conn *conn) {
+    if (conn->is_reading || conn->is_closing || conn->has_ended)
+        return 0;
+    int status = conn->stream->read_start(conn);
+    conn->is_reading = status == 0;
+    return status;
+}
+
+void pge_conn_read_stop(struct pge_conn *conn) {
+    if (!conn->is_reading)
+        return;
+    conn->is_reading = false;
+    conn->stream->read_stop(conn);
+}
+
+void pge_conn_ended(struct pge_conn *conn, int status) {
+    pge_conn_read_stop(conn);
+    conn->has_ended = true;
+    conn->events->on_data(conn, NULL, status);
+}
+
+int pge_conn_dirty(struct pge_conn *conn) {
+    if (conn->is_closing)
+        return UV_EPIPE;
+    if (conn->is_sending || !conn->is_open)
+        return 0; /* goes out when the write in flight, or the dial, is done */
+    return pge_loop_defer(conn->loop, &conn->flush, PGE_FLUSH);
+}
+
+int pge_conn_write(struct pge_conn *conn, const void *bytes, size_t n) {
+    if (conn->is_closing)
+        return UV_EPIPE;
+    int status = pge_buf_append(&conn->out, bytes, n);
+    return status < 0 ? status : pge_conn_dirty(conn);
+}
+
+/* Nothing is queued any more: carry out what waited for it. */
+static void on_empty(struct pge_conn *conn) {
+    if (conn->wants_close) {
+        pge_conn_close(conn);
+    } else if (conn->wants_shutdown) {
+        conn->wants_shutdown = false;
+        conn->stream->shutdown(conn);
+    }
+}
+
+static void on_written(struct pge_conn *conn, int status) {
+    conn->is_sending = false;
+    pge_buf_clear(&conn->sending);
+    pge_buf_trim(&conn->sending, KEEP_BYTES);
+    if (conn->is_closing)
+        return;
+    if (status < 0) {
+        pge_buf_clear(&conn->out);
+        if (conn->wants_close)
+            pge_conn_close(conn);
+        else
+            conn->events->on_drain(conn, status);
+        return;
+    }
+    pge_conn_flush(conn);
+    if (!conn->is_closing && !conn->is_sending)
+        conn->events->on_drain(conn, 0);
+}
+
+void pge_conn_flush(struct pge_conn *conn) {
+    pge_defer_cancel(&conn->flush);
+    if (conn->is_closing || conn->is_sending || !conn->is_open)
+        return;
+    if (pge_buf_len(&conn->out) == 0) {
+        on_empty(conn);
+        return;
+    }
+    struct pge_buf idle = conn->sending;
+    conn->sending = conn->out;
+    conn->out = idle;
+    pge_buf_clear(&conn->out);
+    int status = conn->stream->write(conn, pge_buf_head(&conn->sending),
+                                     pge_buf_len(&conn->sending), on_written);
+    if (status == 0) {
+        conn->is_sending = true;
+        return;
+    }
+    idle = conn->out; /* back again: the warm buffer is the one to append to */
+    conn->out = conn->sending;
+    conn->sending = idle;
+    pge_buf_clear(&conn->out);
+    pge_buf_trim(&conn->out, KEEP_BYTES);
+    if (status < 0 && !conn->wants_close)
+        conn->events->on_drain(conn, status);
+    else
+        on_empty(conn);
+}
+
+void pge_conn_shutdown(struct pge_conn *conn) {
+    if (conn->is_closing)
+        return;
+    conn->wants_shutdown = true;
+    if (pge_conn_queued(conn) == 0 && conn->is_open)
+        on_empty(conn);
+}
+
+void pge_conn_close_after_write(struct pge_conn *conn) {
+    if (conn->is_closing)
+        return;
+    conn->wants_close = true;
+    if (pge_conn_queued(conn) == 0 || !conn->is_open)
+        pge_conn_close(conn);
+}
+
+void pge_conn_close(struct pge_conn *conn) {
+    if (conn->is_closing)
+        return;
+    pge_conn_read_stop(conn);
+    conn->is_closing = true;
+    pge_defer_cancel(&conn->flush);
+    conn->stream->close(conn);
+}
+
+void pge_conn_explain(struct pge_conn *conn, const char *text) {
+    char *copy = pge_strndup(text, strlen(text));
+    if (!copy)
+        return;
+    pge_free(conn->why);
+    conn->why = copy;
+}
+
+void pge_conn_closed(struct pge_conn *conn) {
+    struct pge_loop *loop = conn->loop;
+    if (conn->events)
+        conn->events->on_close(conn);
+    pge_buf_deinit(&conn->out);
+    pge_buf_deinit(&conn->sending);
+    pge_free(conn->why);
+    pge_free(conn);
+    pge_loop_release(loop);
+}

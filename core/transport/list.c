@@ -1,0 +1,16 @@
+/* list.c - the transports there are. */
+#include <string.h>
+
+#include "transport/transport.h"
+
+static const struct pge_transport *const transports[] = {
+    &pge_transport_tcp,
+    &pge_transport_local,
+};
+
+const struct pge_transport *pge_transport_find(const char *name) {
+    for (size_t i = 0; i < sizeof transports / sizeof *transports; i++)
+        if (strcmp(transports[i]->name, name) == 0)
+            return transports[i];
+    return NULL;
+}

@@ -1,0 +1,74 @@
+--- perigee help [COMMAND].
+
+local arguments = require("perigee.cli.arguments")
+
+local USAGE = [[
+usage: perigee COMMAND ...
+
+  serve SCRIPT... [--listen URL]... [--stamp] [--drain-timeout MS]
+  run SCRIPT [ARG]... [--timeout MS]
+  send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
+  emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
+  check SCRIPT...
+  version
+  help [COMMAND]
+]]
+
+local COMMANDS = {
+  serve = [[
+usage: perigee serve SCRIPT... [--listen URL]... [--stamp] [--drain-timeout MS]
+
+Runs routing scripts, all on one set of listeners: those they ask for and those given here.
+TERM and INT drain: running requests are answered first; a second one ends at once.
+
+  --listen URL         one more listener: http https tcp tls unix local
+  --stamp              adds "perigee-generation: N" to HTTP replies
+  --drain-timeout MS   how long running requests may take after TERM, 30000 by default
+]],
+  run = [[
+usage: perigee run SCRIPT [ARG]... [--timeout MS]
+
+Runs a script in a coroutine, so that await works in it. `...` and `arg` are its arguments.
+The program ends with the script; work it has spawned is then cancelled.
+
+  --timeout MS         how long the whole may take
+  --                   what follows is for the script
+]],
+  send = [[
+usage: perigee send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
+
+Sends a request and prints a line of JSON for each value of its reply.
+PATTERN is JSON if it parses, else a string. DATA is JSON, {} by default, "-" reads standard input.
+
+  --timeout MS         silence allowed before the first value and between values, 5000 by default
+  --metadata K=V       metadata of the packet
+  --option K=V         an option of the client, such as connect_timeout=500
+]],
+  emit = [[
+usage: perigee emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
+
+Sends an event and prints nothing. Arguments are those of send.
+]],
+  check = [[
+usage: perigee check SCRIPT...
+
+Loads and validates routing scripts, alone and together. Opens no port and no connection.
+]],
+  version = [[
+usage: perigee version
+]],
+  help = [[
+usage: perigee help [COMMAND]
+]],
+}
+
+---@param argv string[]
+---@return integer exit
+local function help(argv)
+  local name = arguments.parse(argv, {})[1]
+  if name and not COMMANDS[name] then arguments.usage("there is no command '%s'", name) end
+  io.stdout:write(name and COMMANDS[name] or USAGE)
+  return 0
+end
+
+return { run = help, usage = USAGE }

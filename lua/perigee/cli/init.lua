@@ -1,0 +1,74 @@
+--- The program: finds the command, runs it in a coroutine, and turns its end into an exit status.
+
+local help = require("perigee.cli.help")
+local log = require("perigee.log")
+local report = require("perigee.cli.report")
+local scheduler = require("perigee.scheduler")
+
+local COMMANDS = { serve = true, run = true, send = true, emit = true, check = true, version = true, help = true }
+local LATER = { reload = true, status = true, test = true }
+
+local EXIT_FAILED, EXIT_USAGE = 1, 2
+
+-- Errors that commands raise: { usage = text }, { exit =, cause =, where = }, or anything else.
+local function failed(command, err)
+  if type(err) == "table" and err.usage then
+    io.stderr:write(("perigee: %s\nsee 'perigee help%s'\n"):format(err.usage, command and " " .. command or ""))
+    return EXIT_USAGE
+  end
+  if type(err) == "table" and err.exit then
+    report.error(err.cause, err.where)
+    return err.exit
+  end
+  report.error(err)
+  report.traceback(err)
+  return EXIT_FAILED
+end
+
+local function command_of(name)
+  if name == "help" then return help.run end
+  return require("perigee.cli." .. name)
+end
+
+local function aliases(name)
+  if name == "--help" or name == "-h" then return "help" end
+  if name == "--version" or name == "-v" then return "version" end
+  return name
+end
+
+--- Runs the command; done(code) is called once, maybe before main returns. The loop is the caller's to run.
+---@param argv string[]
+---@param done fun(code: integer)
+local function main(argv, done)
+  scheduler.set_host_runs_loop(true)
+  local ended = false
+  local function finish(code)
+    if ended then return end
+    ended = true
+    io.stdout:flush()
+    done(code)
+  end
+  local name = aliases(argv[1])
+  if not COMMANDS[name] then
+    if not name then
+      io.stderr:write(help.usage)
+    elseif LATER[name] then
+      io.stderr:write(("perigee: %s is not available in this version\n"):format(name))
+    else
+      io.stderr:write(("perigee: there is no command '%s'\nsee 'perigee help'\n"):format(name))
+    end
+    return finish(EXIT_USAGE)
+  end
+  local rest = {}
+  for i = 2, #argv do rest[i - 1] = argv[i] end
+  -- `perigee COMMAND --help`
+  for _, text in ipairs(name == "run" and { rest[1] } or rest) do
+    if text == "--help" then name, rest = "help", { name ~= "help" and name or nil } end
+  end
+  log.level = "info"
+  scheduler.start(function(ok, result)
+    finish(ok and result or failed(name, result))
+  end, command_of(name), rest, finish)
+end
+
+return { main = main }

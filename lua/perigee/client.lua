@@ -1,0 +1,304 @@
+--- What a script holds to reach one service: `send` gives a cold Reply, `emit` a hot Promise (nest-wire 1.5).
+---
+---   Client -> core.client (pool, pending calls, wire)          or -> custom.lua (a transport written in Lua)
+
+local core = require("perigee.core")
+local custom = require("perigee.custom")
+local errors = require("perigee.errors")
+local log = require("perigee.log")
+local options_of = require("perigee.options")
+local promise = require("perigee.promise")
+local reply = require("perigee.reply")
+
+local VALUE, LAST, END, FAIL = core.VALUE, core.LAST, core.END, core.FAIL
+local null, json_encode = core.null, core.json_encode
+
+local NO_HANDLER = "There is no matching message handler defined in the remote service."
+local MAX_PATTERNS = 4096
+
+---@class perigee.Client
+---@field core? perigee.core.client nil when packets are made or carried in Lua
+---@field timeout number|false ms of silence
+---@field private wire perigee.core.client|perigee.CustomWire
+---@field private dispatch_hooks? function[]
+---@field private listeners table<string, function[]>
+---@field private last_status? "connected"|"disconnected"
+local Client = {}
+Client.__index = Client
+Client.__name = "perigee.client"
+
+--- Patterns -----------------------------------------------------------------------------------------------------
+
+local texts, text_count = {}, 0 -- string patterns as JSON: most scripts use a few of them, often
+
+local function pattern_text(pattern)
+  local text = texts[pattern]
+  if text then return text end
+  text = json_encode(pattern)
+  if type(pattern) == "string" and text then
+    if text_count >= MAX_PATTERNS then texts, text_count = {}, 0 end
+    texts[pattern], text_count = text, text_count + 1
+  end
+  return text
+end
+
+local function missing(value)
+  return value == nil or value == null
+end
+
+local function invalid(message)
+  return errors.make("INVALID_MESSAGE", message or "The invalid data or message pattern (undefined/null)")
+end
+
+--- Errors of the peer -------------------------------------------------------------------------------------------
+
+local function remote_message(err)
+  if type(err) == "string" then return err end
+  if type(err) == "table" and type(err.message) == "string" then return err.message end
+  return json_encode(err) or tostring(err)
+end
+
+--- The error a packet's `err` stands for.
+---@param err any decoded
+---@return perigee.Error
+local function remote_error(err)
+  if err == NO_HANDLER then return errors.new({ code = "NO_HANDLER", message = NO_HANDLER, err = err }) end
+  return errors.new({ code = "REMOTE", message = remote_message(err), err = err })
+end
+
+--- Sending ------------------------------------------------------------------------------------------------------
+
+---@class perigee.CallOptions
+---@field timeout? number|false ms of silence: until the first value, then between values
+---@field deadline? number ms in all
+---@field metadata? table<string, string>
+
+local CALL_OPTIONS = { timeout = "number", deadline = "number", metadata = "table" }
+
+local function check_options(opts)
+  if type(opts) ~= "table" then
+    return errors.make("INVALID_OPTION", "options must be a table, not " .. type(opts))
+  end
+  for name, value in pairs(opts) do
+    local wanted = CALL_OPTIONS[name]
+    if not wanted then
+      return errors.make("INVALID_OPTION", ("unknown option '%s' (known: deadline, metadata, timeout)")
+        :format(tostring(name)))
+    end
+    local off = value == false and name ~= "metadata"
+    if not off and type(value) ~= wanted or wanted == "number" and value and not (value > 0) then
+      return errors.make("INVALID_OPTION", ("option '%s' must be a %s%s"):format(name, wanted,
+        wanted == "number" and " above 0" or ""))
+    end
+  end
+end
+
+-- Static: the observer is handed back by the core, so a call needs no closure.
+local function on_packet(observer, kind, value, message)
+  if kind == VALUE then
+    observer:next(value)
+  elseif kind == LAST then
+    observer:next(value)
+    observer:complete()
+  elseif kind == END then
+    observer:complete()
+  elseif kind == FAIL then
+    observer:error(errors.make(value, message))
+  else
+    observer:error(remote_error(value))
+  end
+end
+
+-- Runs the hooks on the packet they may change; returns its metadata.
+local function dispatch(client, call)
+  local packet = { pattern = call.pattern, data = call.data, metadata = call.opts and call.opts.metadata }
+  for _, hook in ipairs(client.dispatch_hooks) do hook(packet) end
+  return packet.metadata
+end
+
+local function metadata_of(client, call)
+  if client.dispatch_hooks then return dispatch(client, call) end
+  return call.opts and call.opts.metadata
+end
+
+local function timeout_of(client, call, ctx)
+  if ctx and ctx.timeout ~= nil then return ctx.timeout end
+  local opts = call.opts
+  if opts and opts.timeout ~= nil then return opts.timeout end
+  return client.timeout
+end
+
+-- What is wrong with a message before it is sent; nil when nothing is.
+local function refused(call)
+  if missing(call.pattern) or missing(call.data) then return invalid() end
+  if call.opts then return check_options(call.opts) end
+end
+
+local function source(observer, ctx, call)
+  local client = call.client
+  local err = refused(call)
+  if err then return observer:error(err) end
+  local metadata = metadata_of(client, call)
+  local text = pattern_text(call.pattern)
+  if not text then return observer:error(invalid("the pattern cannot be encoded as JSON")) end
+  local wire = client.wire
+  local number, code, message = wire:send(text, call.data, observer, on_packet, ctx and ctx.raw or false,
+    timeout_of(client, call, ctx), call.opts and call.opts.deadline or false, metadata, call.pattern)
+  if not number then return observer:error(errors.make(code, message)) end
+  return wire.cancel, wire, number
+end
+
+--- Asks: nothing is sent until somebody waits for the Reply, and then once for each who does.
+---@param pattern any string or table
+---@param data any not nil, not null
+---@param opts? perigee.CallOptions
+---@return perigee.Reply
+function Client:send(pattern, data, opts)
+  return reply.new(source, { client = self, pattern = pattern, data = data, opts = opts }, true)
+end
+
+local function on_emitted(target, kind, code, message)
+  if kind == FAIL then return promise.reject(target, errors.make(code, message)) end
+  promise.resolve(target, nil)
+end
+
+local function emit(client, call, target)
+  local err = refused(call)
+  if err then error(err, 0) end
+  local metadata = metadata_of(client, call)
+  local text = pattern_text(call.pattern)
+  if not text then error(invalid("the pattern cannot be encoded as JSON"), 0) end
+  local ok, done, message = client.wire:emit(text, call.data, target, on_emitted, metadata, call.pattern)
+  if not ok then error(errors.make(done, message), 0) end
+  if done == true then promise.resolve(target, nil) end
+end
+
+--- Tells: leaves now. The Promise settles when the event is handed to the wire, or acknowledged where a broker does.
+---@param pattern any
+---@param data any not nil, not null
+---@param opts? perigee.CallOptions
+---@return perigee.Promise
+function Client:emit(pattern, data, opts)
+  local target = promise.pending()
+  local call = { pattern = pattern, data = data, opts = opts }
+  local ok, err = xpcall(emit, errors.on_raise, self, call, target)
+  if not ok then promise.reject(target, err) end
+  return target
+end
+
+--- Life ---------------------------------------------------------------------------------------------------------
+
+--- Opens a connection now instead of with the first call.
+---@return perigee.Promise
+function Client:connect()
+  local target = promise.pending()
+  local ok, done, message = self.wire:connect(target, on_emitted)
+  if not ok then
+    promise.reject(target, errors.make(done, message))
+  elseif done == true then
+    promise.resolve(target, nil)
+  end
+  return target
+end
+
+--- Fails what is pending with CONNECTION_CLOSED. Settles when the last handle has closed; a later call opens anew.
+---@return perigee.Promise
+function Client:close()
+  local target = promise.pending()
+  self.wire:close(function() promise.resolve(target, nil) end)
+  return target
+end
+
+local EVENTS = { status = true, connect = true, disconnect = true, error = true }
+
+--- Events: "status" (the last one is told at once to who comes later), "connect", "disconnect", "error".
+---@param event "status"|"connect"|"disconnect"|"error"
+---@param fn fun(detail: any)
+---@return perigee.Client self
+function Client:on(event, fn)
+  if not EVENTS[event] then
+    error(errors.misuse("INVALID_OPTION",
+      ("no event '%s' (known: connect, disconnect, error, status)"):format(tostring(event))), 2)
+  end
+  if type(fn) ~= "function" then error(errors.misuse("INVALID_OPTION", "on: a function is missing"), 2) end
+  local list = self.listeners[event] or {}
+  self.listeners[event] = list
+  list[#list + 1] = fn
+  if event == "status" and self.last_status then fn(self.last_status) end
+  return self
+end
+
+---@return { state: string, hosts: { address: string, state: string, pending: integer }[] }
+function Client:status()
+  return self.wire:status()
+end
+
+--- What is underneath. Raises before the first connection, as Nest does.
+---@return any
+function Client:unwrap()
+  if self.wire:status().state ~= "connected" then
+    error(errors.misuse("UNSUPPORTED", 'Not initialized. Please call the "connect" method first.'), 2)
+  end
+  return self.wire.object or self.wire
+end
+
+--- fn(packet) before each message; it may set packet.metadata. What it raises fails that call.
+---@param fn fun(packet: { pattern: any, data: any, metadata: table? })
+---@return perigee.Client self
+function Client:on_dispatch(fn)
+  if type(fn) ~= "function" then error(errors.misuse("INVALID_OPTION", "on_dispatch takes a function"), 2) end
+  self.dispatch_hooks = self.dispatch_hooks or {}
+  self.dispatch_hooks[#self.dispatch_hooks + 1] = fn
+  return self
+end
+
+local function tell(client, event, detail)
+  for _, fn in ipairs(client.listeners[event] or {}) do
+    local ok, err = xpcall(fn, errors.on_raise, detail)
+    if not ok then log.failure("in a listener for '" .. event .. "'", err) end
+  end
+end
+
+-- The core holds this function, so it must not hold the client: a client nobody has is collected, and closed.
+local function event_handler(client)
+  local weak = setmetatable({ client }, { __mode = "v" })
+  return function(name, detail)
+    local self = weak[1]
+    if not self then return end
+    if name ~= "status" then return tell(self, name, detail) end
+    if self.last_status == detail then return end
+    self.last_status = detail
+    tell(self, "status", detail)
+    tell(self, detail == "connected" and "connect" or "disconnect")
+  end
+end
+
+--- Dials nothing. Raises INVALID_OPTION or UNSUPPORTED.
+---@param spec table|string options, or a URL
+---@return perigee.Client
+local function new(spec)
+  local options = options_of.client(spec)
+  local self = setmetatable({ timeout = options.timeout, listeners = {} }, Client)
+  local on_event = event_handler(self)
+  if type(options.transport) == "table" then
+    self.wire = custom.transport(options.transport, on_event)
+    return self
+  end
+  if options.serialize or options.deserialize then
+    local wire, code, message = custom.serialised(options, on_event)
+    if not wire then error(errors.misuse(code, message), 2) end
+    self.wire = wire
+    return self
+  end
+  local wire, code, message = core.client(options, on_event)
+  if not wire then error(errors.misuse(code, message), 2) end
+  self.wire, self.core = wire, wire
+  return self
+end
+
+---@return boolean
+local function is(value)
+  return type(value) == "table" and getmetatable(value) == Client
+end
+
+return { new = new, is = is, remote_error = remote_error }

@@ -1,0 +1,62 @@
+--- `ctx`, the second argument of handlers: what is known of a message besides its data. Most is made when read.
+
+local core = require("perigee.core")
+local errors = require("perigee.errors")
+
+---@class perigee.Context
+---@field pattern string as received: a string, or the JSON text of anything else
+---@field transport string
+---@field metadata table
+---@field headers table<string, string>
+---@field raw table? slice of the data
+---@field peer string
+---@field deadline? number
+---@field cancelled boolean the peer has gone
+local Context = {}
+Context.__name = "perigee.context"
+
+local make = {}
+
+function make.pattern(self)
+  local json = self.pattern_json
+  if json and json:byte() == 34 then return core.json_decode(json) end
+  return json
+end
+
+function make.metadata(self)
+  local metadata = self.metadata_json and core.json_decode(self.metadata_json)
+  return type(metadata) == "table" and metadata or {}
+end
+
+function make.headers()
+  return {}
+end
+
+function make.raw(self)
+  return self.data_json and setmetatable({ self.data_json }, core.slice_mt)
+end
+
+function make.peer(self)
+  return self.server:peer(self.peer_id)
+end
+
+local function no_ack(self)
+  error(errors.misuse("UNSUPPORTED", ("the transport '%s' has no acknowledgements"):format(self.transport)), 0)
+end
+
+local methods = { ack = no_ack, nack = no_ack }
+
+function Context.__index(self, name)
+  local maker = make[name]
+  if not maker then return methods[name] end
+  local value = maker(self)
+  rawset(self, name, value)
+  return value
+end
+
+---@return perigee.Context
+local function new(fields)
+  return setmetatable(fields, Context)
+end
+
+return { new = new }

@@ -1,0 +1,234 @@
+---@meta perigee.core
+-- What the C half offers the Lua half. Internal: users require "perigee". Everything here is a classic
+-- C function (never FFI: it may call back into Lua). Callbacks run in the main state, not a coroutine,
+-- each inside one protected call; what they raise is logged with a traceback.
+-- A request in flight is a number (slot and generation); a stale one is harmless: the call returns nil, "CLOSED".
+
+---@class perigee.core
+local core = {}
+
+---@return number ms monotonic, with a fraction
+function core.now() end
+
+---@param ms number
+---@param fn fun()
+---@return perigee.core.timer
+function core.timer(ms, fn) end
+
+---@class perigee.core.timer
+local timer = {}
+function timer:cancel() end
+
+-- JSON ----------------------------------------------------------------------
+
+core.null = nil ---@type lightuserdata cjson.null
+core.array_mt = {} ---@type table metatable of lists (marks even an empty one as an array)
+core.slice_mt = {} ---@type table metatable of slices: { text }, validated JSON text at index 1
+
+---@param value any
+---@return string? json
+---@return string? message why it cannot be encoded
+function core.json_encode(value) end
+
+---@param text string
+---@return any value
+---@return string? message with the offset; then value is nil
+function core.json_decode(text) end
+
+---Whether text is one valid JSON value (RFC 8259, UTF-8), at any depth.
+---@param text string
+---@return boolean ok
+---@return string? message
+function core.json_check(text) end
+
+---Nest's route of a pattern (nest-wire 1.3).
+---@param json string JSON text of the pattern
+---@return string|boolean|lightuserdata|nil route booleans and null stay themselves; nil: not JSON
+function core.route(json) end
+
+---The key under which an inbound packet's handler is looked up (nest-wire 1.4).
+---@param json string JSON text of the packet's `pattern`
+---@return string|boolean|lightuserdata|nil
+function core.lookup_key(json) end
+
+-- Clients -------------------------------------------------------------------
+
+core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL = 1, 2, 3, 4, 5
+
+---@class perigee.core.client_options
+---@field transport string "tcp", "local"
+---@field hosts {host: string?, port: integer?, path: string?}[]
+---@field connections integer per host
+---@field name string? local: the server's name
+---@field tls perigee.core.tls?
+---@field connect_timeout integer ms
+---@field max_buffer_size integer UTF-16 units of one inbound frame
+---@field max_send_buffer_size integer bytes queued for one peer
+---@field incomplete_message_timeout integer ms
+---@field max_pending integer calls in flight
+---@field max_waiting integer calls waiting for a connection
+
+---@class perigee.core.tls
+---@field ca string?
+---@field cert string?
+---@field key string?
+---@field server_name string?
+---@field verify boolean
+
+---Dials nothing yet. on_event(name, detail): "status" with "connected" | "disconnected", "error" with a message.
+---@param options perigee.core.client_options
+---@param on_event fun(name: string, detail: any)
+---@return perigee.core.client?
+---@return string? code
+---@return string? message
+function core.client(options, on_event) end
+
+---@class perigee.core.client
+local client = {}
+
+---Sends a request. on_packet(observer, kind, value, message) follows, never before send returns:
+---VALUE value | LAST value | END | ERROR err (decoded) | FAIL code, message. After LAST, END, ERROR, FAIL nothing more comes.
+---An absent `response` arrives as core.null.
+---@param pattern string JSON text
+---@param data any value to encode, or a slice
+---@param observer any handed back; kept alive by the call
+---@param on_packet fun(observer: any, kind: integer, value: any, message: string?)
+---@param raw boolean values are slices instead of decoded
+---@param timeout_ms number|false silence
+---@param deadline_ms number|false total
+---@param metadata any? encoded when not nil
+---@return integer? call
+---@return string? code
+---@return string? message
+function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata) end
+
+---Sends an event. on_done(observer, code?, message?) when handed to the wire.
+---@return boolean? ok
+---@return string? code
+---@return string? message
+function client:emit(pattern, data, observer, on_done, metadata) end
+
+---Sends a whole packet made elsewhere (custom serialisers); make(id) returns the value to put on the wire.
+---Forgets the call: nothing is called for it any more.
+---@param call integer
+function client:cancel(call) end
+
+---on_done(code?, message?) once one connection is open, or could not be opened.
+function client:connect(on_done) end
+
+---Fails what is pending with CONNECTION_CLOSED; on_done() after the last handle has closed.
+function client:close(on_done) end
+
+---@return { state: string, hosts: { address: string, state: string, pending: integer, connections: integer }[], late_replies: integer }
+function client:status() end
+
+-- Message servers -----------------------------------------------------------
+
+---@class perigee.core.server_options
+---@field transport string "tcp", "local"
+---@field host string?
+---@field port integer?
+---@field path string?
+---@field name string?
+---@field tls perigee.core.tls?
+---@field max_buffer_size integer
+---@field max_send_buffer_size integer
+---@field incomplete_message_timeout integer
+---@field write_timeout integer ms without progress
+---@field max_connections integer
+
+---@class perigee.core.server_events
+---@field on_message fun(req: integer?, pattern: string?, data: string?, metadata: string?, peer: integer) req nil: an event. pattern, data, metadata: JSON texts, nil when absent
+---@field on_gone fun(req: integer) the peer left before the answer was complete
+---@field on_close fun() after close or drain: everything is closed
+---@field on_fault fun(message: string, peer: string) a peer was cut for breaking the protocol
+
+---Binds and listens at once.
+---@param options perigee.core.server_options
+---@param events perigee.core.server_events
+---@return perigee.core.server?
+---@return string? code
+---@return string? message "listen EADDRINUSE 127.0.0.1:3000"
+function core.server(options, events) end
+
+---@class perigee.core.server
+local server = {}
+
+---kind VALUE, LAST, END, ERROR. VALUE is held until the end of the turn so that END can be merged into it (nest-wire 1.7).
+---@return boolean? ok
+---@return string? code "CLOSED", "INVALID_MESSAGE"
+---@return string? message
+function server:reply(req, kind, value) end
+
+---The no-handler packet.
+function server:no_handler(req) end
+
+---Relays the request to a client in C: packets pass through untouched, failures become error packets.
+---@param req integer
+---@param to perigee.core.client
+---@param pattern string JSON text
+---@param data string JSON text
+---@param timeout_ms number|false
+---@param metadata string? JSON text
+function server:forward(req, to, pattern, data, timeout_ms, metadata) end
+
+---@param peer integer as given to on_message
+---@return string address
+function server:peer(peer) end
+function server:address() end
+---Stops accepting; connections close when their last request is answered; then on_close.
+function server:drain() end
+function server:close() end
+
+-- HTTP ----------------------------------------------------------------------
+
+---@class perigee.core.http_events
+---@field on_request fun(req: integer, method: string, path: string, query: string?, body: string?)
+---@field on_abort fun(req: integer) the peer left before the answer
+---@field on_close fun()
+
+---options: host, port, path, tls, and limits named as in core/front/http_server.h.
+---@param options table
+---@param events perigee.core.http_events
+---@return perigee.core.http?
+---@return string? code
+---@return string? message
+function core.http(options, events) end
+
+---@class perigee.core.http
+local http = {}
+
+---@return table<string, string>? lower-case name to value; repeated ones joined by ", " (cookie by "; "); nil once answered
+function http:headers(req) end
+---@return string address of the peer
+function http:peer(req) end
+---A fixed header for every reply (the generation stamp). nil value removes it.
+function http:stamp(name, value) end
+
+---body: string, or nil for none. headers: flat list { name, value, ... } or nil.
+---@return boolean? ok
+---@return string? message why status or a header is not allowed: nothing was sent
+function http:reply(req, status, headers, body) end
+---Encodes value (or copies a slice) as application/json.
+---@return boolean? ok
+---@return string? message
+function http:reply_json(req, status, headers, value) end
+---RFC 9457 problem.
+function http:problem(req, status, detail, retry_after, headers) end
+function http:begin(req, status, headers) end
+function http:chunk(req, text) end
+function http:finish(req) end
+function http:fail(req) end
+
+---perigee.to in C: raw body in, raw reply out.
+---@param timeout_ms number|false
+---@param on_error fun(code: string, message: string) for the log, when the answer was a failure
+function http:forward(req, to, pattern, timeout_ms, on_error) end
+
+function http:address() end
+---@return { connections: integer, requests: integer, refused: integer, open: integer, active: integer }
+function http:stats() end
+function http:drain() end
+function http:close() end
+
+return core

@@ -1,0 +1,58 @@
+--- What happens around every handler: middleware, and what its result comes to.
+
+local link = require("perigee.link")
+local promise = require("perigee.promise")
+local reply = require("perigee.reply")
+
+local entry = {}
+
+local RAW = { raw = true }
+
+--- The handler with the middleware around it, the first outermost.
+---@param middleware (fun(input: any, ctx: table, next: fun(): any): any)[]
+---@param handler fun(input: any, ctx: table): any
+---@return fun(input: any, ctx: table): any
+function entry.compose(middleware, handler)
+  local fn = handler
+  for i = #middleware, 1, -1 do
+    local around, inner = middleware[i], fn
+    fn = function(input, ctx)
+      return around(input, ctx, function() return inner(input, ctx) end)
+    end
+  end
+  return fn
+end
+
+-- Nobody looks at the values of a Reply that comes straight from a client: they stay undecoded.
+local function settings(answer)
+  local state = answer.state
+  if type(state) == "table" and state.up then return nil end
+  return RAW
+end
+
+local function told(reaction, ok, value)
+  if reaction.dropped then return end
+  if ok then return reaction.observer:value(value) end
+  return reaction.observer:error(value)
+end
+
+--- Tells the observer, a link of a class with `value(v)` beside `next error complete`, what a handler returned: a
+--- Reply's values one by one, a Promise's or a plain value through `value`. Returns what cancels the rest, or nil.
+---@param observer table
+---@param result any
+---@return { cancel: fun(self) }?
+function entry.observe(observer, result)
+  if reply.is(result) then
+    link.connect(result, observer, settings(result))
+    if not observer.closed then return observer end
+  elseif promise.is(result) then
+    local own = promise.bare()
+    promise.resolve(own, result)
+    promise.observe(own, { of = own, observer = observer, settle = told })
+    return own
+  else
+    return observer:value(result, true)
+  end
+end
+
+return entry

@@ -1,0 +1,156 @@
+--- One environment per routing script: its globals, its modules, and what it has started.
+
+local combinators = require("perigee.combinators")
+local errors = require("perigee.errors")
+local log = require("perigee.log")
+local promise = require("perigee.promise")
+local where_of = require("perigee.where")
+
+---@class perigee.Environment
+---@field path string of the script
+---@field globals table writes stay here, reads fall through to _G
+---@field private loaded table<string, any> its modules
+---@field private loading table<string, { co: thread|"main", done: perigee.Promise }>
+---@field private search_path string
+---@field private spawned table<perigee.Promise, true> weak
+---@field private clients table<table, true> weak
+local Environment = {}
+Environment.__index = Environment
+Environment.__name = "perigee.environment"
+
+local WEAK = { __mode = "k" }
+
+-- The script's own `perigee`: as the module, and what it makes belongs to the script.
+local function own_perigee(self)
+  local perigee = require("perigee")
+  local own = {}
+  for name, value in pairs(perigee) do own[name] = value end
+  function own.client(options)
+    local client = perigee.client(options)
+    self.clients[client] = true
+    return client
+  end
+  for _, name in ipairs({ "spawn", "async" }) do
+    own[name] = function(fn, ...)
+      local work = combinators[name](fn, ...)
+      self.spawned[work] = true
+      return work
+    end
+  end
+  return setmetatable(own, getmetatable(perigee))
+end
+
+---@param path string of the script
+---@return perigee.Environment
+local function new(path)
+  local folder = path:match("^(.*)/[^/]*$") or "."
+  local self = setmetatable({
+    path = path, loaded = {}, loading = {},
+    -- "?" and ";" mean something in a search path.
+    search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
+    spawned = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
+  }, Environment)
+  self.globals = setmetatable({}, { __index = _G })
+  self.globals._G = self.globals
+  self.globals.require = function(name) return self:require(name) end
+  self.loaded.perigee = own_perigee(self)
+  return self
+end
+
+--- Modules ------------------------------------------------------------------------------------------------------
+
+-- package.searchpath is there in LuaJIT; its message lists what was tried.
+local function find(self, name)
+  return package.searchpath(name, self.search_path .. package.path)
+end
+
+local function read(path, globals)
+  local chunk, message = loadfile(path)
+  if not chunk then error(message, 0) end
+  return setfenv(chunk, globals)
+end
+
+-- A module that awaits while it loads can be asked for by another task meanwhile: that one waits.
+local function wait_or_refuse(name, loading, co)
+  if loading.co == co then error(("loop in loading module '%s'"):format(name), 0) end
+  return loading.done:await()
+end
+
+local function load_module(self, name, path)
+  local co = coroutine.running() or "main"
+  local done = promise.bare()
+  self.loading[name] = { co = co, done = done }
+  local ok, value = pcall(function() return read(path, self.globals)(name) end)
+  self.loading[name] = nil
+  if not ok then
+    promise.observe(done, { of = done, settle = function() end }) -- told below, and to whoever waits
+    promise.reject(done, value)
+    error(value, 0)
+  end
+  if value == nil then value = self.loaded[name] end
+  if value == nil then value = true end
+  self.loaded[name] = value
+  promise.settle(done, true, value)
+  return value
+end
+
+--- As the stock `require`, but what it loads from Lua sources is this environment's own, and can await.
+---@param name string
+---@return any
+function Environment:require(name)
+  if type(name) ~= "string" then error("require takes a module's name, not a " .. type(name), 2) end
+  if self.loaded[name] ~= nil then return self.loaded[name] end
+  -- perigee itself and what the program has built in are one for all scripts.
+  if name:find("^perigee%.") or package.preload[name] then return require(name) end
+  local path, tried = find(self, name)
+  if not path then
+    local ok, value = pcall(require, name) -- C modules, and the host's
+    if ok then return value end
+    if tostring(value):find("^module '") then value = ("module '%s' not found:%s"):format(name, tried) end
+    error(value, 2)
+  end
+  local loading = self.loading[name]
+  if loading then return wait_or_refuse(name, loading, coroutine.running() or "main") end
+  return load_module(self, name, path)
+end
+
+--- Running ------------------------------------------------------------------------------------------------------
+
+local function run(self, raised, ...)
+  local chunk = read(self.path, self.globals)
+  return xpcall(chunk, function(value)
+    raised.where = where_of.text(where_of.capture())
+    return errors.on_raise(value)
+  end, ...)
+end
+
+--- Loads the script and runs it, in the calling coroutine.
+---@param ... any its arguments
+---@return boolean ok
+---@return any result what it returned, or the error
+---@return string? where file:line the error was raised at, when the error's text does not say
+function Environment:run(...)
+  local raised = {}
+  local read_ok, ok, result = pcall(run, self, raised, ...)
+  if not read_ok then return false, errors.from(ok) end -- the file cannot be read or is not Lua
+  if ok then return true, result end
+  local told = errors.is(result) and result.code == "SCRIPT"
+  return false, result, not told and raised.where ~= "?" and raised.where or nil
+end
+
+--- Ends what the script has started: spawned work is cancelled, and logged, its clients are closed.
+---@return perigee.Promise
+function Environment:close()
+  for work in pairs(self.spawned) do
+    if work.state == "pending" then
+      log.warn("%s: what was started at %s still ran: it is cancelled", self.path,
+        where_of.text(work.func, work.line))
+      work:cancel()
+    end
+  end
+  local closing = {}
+  for client in pairs(self.clients) do closing[#closing + 1] = client:close() end
+  return combinators.settled(closing)
+end
+
+return { new = new }

@@ -1,0 +1,127 @@
+--- The message and event handlers of one set of apps, found by the pattern of a packet (nest-wire 1.4, 1.9).
+
+local core = require("perigee.core")
+local entry = require("perigee.entry")
+local errors = require("perigee.errors")
+local log = require("perigee.log")
+local patterns = require("perigee.patterns")
+local registry = require("perigee.registry")
+
+-- Patterns as peers spell them, remembered with what they lead to. Peers choose them, so there is a bound.
+local MAX_CACHED = 4096
+
+---@class perigee.Handler
+---@field kind "message"|"event"|"forward"
+---@field shown string the pattern, for logs
+---@field where string
+---@field fn? fun(data: any, ctx: table): any with its middleware
+---@field all? function[] of an event, in order of registration
+---@field client? any of a forward: a client or a handle
+---@field to? string of a forward: JSON of the other pattern
+---@field direct? boolean a forward without middleware
+
+---@class perigee.Handlers
+---@field private by_route table<any, perigee.Handler>
+---@field private any? perigee.Handler
+---@field private cache table<string, perigee.Handler|false>
+---@field private cached integer
+local Handlers = {}
+Handlers.__index = Handlers
+Handlers.__name = "perigee.handlers"
+
+local function refuse(declared, other)
+  error(errors.make("INVALID_OPTION", ("a handler for %s at %s is already defined at %s"):format(
+    patterns.show(declared.pattern), declared.where, other.where)), 0)
+end
+
+local function add_message(self, declared, middleware)
+  local key = patterns.route(declared.pattern)
+  local other = self.by_route[key]
+  if other and other.kind ~= "event" then refuse(declared, other) end
+  self.by_route[key] = {
+    kind = "message", where = declared.where, shown = patterns.show(declared.pattern),
+    fn = entry.compose(middleware, declared.handler),
+  }
+end
+
+local function add_event(self, declared, middleware)
+  local key = patterns.route(declared.pattern)
+  local other = self.by_route[key]
+  local fn = entry.compose(middleware, declared.handler)
+  if not other then
+    self.by_route[key] = {
+      kind = "event", where = declared.where, shown = patterns.show(declared.pattern), all = { fn },
+    }
+  elseif other.kind == "event" then
+    other.all[#other.all + 1] = fn
+  else
+    log.warn("%s: the event handler for %s never runs: the message handler at %s serves both",
+      declared.where, patterns.show(declared.pattern), other.where)
+  end
+end
+
+local function forward_in_lua(forward)
+  return function(_, ctx)
+    local client = registry.resolve(forward.client)
+    local pattern = core.json_decode(forward.to or ctx.pattern_json)
+    local opts = { metadata = ctx.metadata_json and ctx.metadata or nil }
+    if ctx.is_event then return client:emit(pattern, ctx.raw, opts) end
+    return client:send(pattern, ctx.raw, opts):raw()
+  end
+end
+
+local function add_forward(self, declared, middleware)
+  local any = declared.pattern == patterns.any
+  local key = not any and patterns.route(declared.pattern)
+  local other = any and self.any or self.by_route[key]
+  if other and other.kind ~= "event" then refuse(declared, other) end
+  local forward = {
+    kind = "forward", where = declared.where, shown = patterns.show(declared.pattern),
+    client = declared.client, to = declared.to, direct = #middleware == 0,
+  }
+  forward.fn = entry.compose(middleware, forward_in_lua(forward))
+  if any then self.any = forward else self.by_route[key] = forward end
+end
+
+local ADD = { message = add_message, forward = add_forward, event = add_event }
+
+--- The handlers of all apps for listeners of one transport. Two for one pattern are refused, both places named.
+---@param apps perigee.App[]
+---@param transport? string nil: of all transports, for checking
+---@return perigee.Handlers
+local function new(apps, transport)
+  local self = setmetatable({ by_route = {}, cache = {}, cached = 0 }, Handlers)
+  -- Events last: a message handler for the same pattern serves both, whichever came first.
+  for _, kinds in ipairs({ { message = true, forward = true }, { event = true } }) do
+    for _, app in ipairs(apps) do
+      for _, declared in ipairs(app.declared) do
+        local fits = not declared.transport or not transport or declared.transport == transport
+        if kinds[declared.kind] and fits then ADD[declared.kind](self, declared, app.middleware) end
+      end
+    end
+  end
+  return self
+end
+
+local function look_up(self, json)
+  local key = core.lookup_key(json)
+  if key == nil then return nil end
+  return self.by_route[key] or self.any
+end
+
+---@param json string? the pattern as received
+---@return perigee.Handler?
+function Handlers:find(json)
+  if json == nil then return nil end
+  local found = self.cache[json]
+  if found == nil then
+    found = look_up(self, json) or false
+    if self.cached >= MAX_CACHED then
+      self.cache, self.cached = {}, 0
+    end
+    self.cache[json], self.cached = found, self.cached + 1
+  end
+  return found or nil
+end
+
+return { new = new }

@@ -1,0 +1,233 @@
+--- An HTTP listener: finds the route, runs the handler, turns what it returns or raises into a reply.
+
+local core = require("perigee.core")
+local entry = require("perigee.entry")
+local errors = require("perigee.errors")
+local link = require("perigee.link")
+local log = require("perigee.log")
+local promise = require("perigee.promise")
+local registry = require("perigee.registry")
+local request = require("perigee.request")
+local response = require("perigee.response")
+local scheduler = require("perigee.scheduler")
+
+local TEXT = "text/plain; charset=utf-8"
+local RETRY_AFTER_S = 1
+
+-- Statuses of errors that carry none; all else is 500.
+local STATUS = {
+  TIMEOUT = 504, CONNECT_FAILED = 502, CONNECTION_CLOSED = 502, BAD_FRAME = 502, OVERLOADED = 503, NO_HANDLER = 404,
+}
+
+---@class perigee.HttpServer
+---@field closed perigee.Promise settles when everything is closed
+---@field private core perigee.core.http
+---@field private router perigee.Router its handlers are { fn =, to = }
+---@field private running table<integer, perigee.Exchange> until answered
+local Http = {}
+Http.__index = Http
+Http.__name = "perigee.http"
+
+--- Replies ------------------------------------------------------------------------------------------------------
+
+---@class perigee.Exchange one request and its reply: a link, so that a Reply can be asked by it
+local Exchange = link.class()
+
+function Exchange:over()
+  self.closed = true
+  self.http.running[self.number] = nil
+end
+
+local function name_of(exchange)
+  return exchange.req.method .. " " .. exchange.req.path
+end
+
+-- What the handler made cannot be sent: a fault of the script.
+local function check_sent(exchange, ok, message)
+  if ok or message == "CLOSED" then return end
+  log.error("%s: the reply cannot be sent: %s", name_of(exchange), tostring(message))
+  exchange.http.core:problem(exchange.number, 500)
+end
+
+local function is_status(value)
+  return type(value) == "number" and value >= 400 and value <= 599 and value == math.floor(value)
+end
+
+-- Texts of faults and peers stay in the log; only an error made with a status speaks to the client.
+function Exchange:fail(err)
+  if self.closed then return end
+  self:over()
+  if is_status(err.status) then
+    if err.status >= 500 then log.failure(name_of(self), err) end
+    local detail = type(err.message) == "string" and err.message or nil
+    return check_sent(self, self.http.core:problem(self.number, err.status, detail))
+  end
+  local status = errors.is(err) and STATUS[err.code] or 500
+  if status == 500 then
+    log.failure(name_of(self), err)
+  else
+    log.warn("%s: %s", name_of(self), err)
+  end
+  return check_sent(self, self.http.core:problem(self.number, status, nil, status == 503 and RETRY_AFTER_S or nil))
+end
+
+local function send_body(exchange, status, headers, has_type, body)
+  local http, number = exchange.http.core, exchange.number
+  if body == nil then return http:reply(number, status or 204, headers) end
+  if type(body) ~= "string" then return http:reply_json(number, status or 200, headers, body) end
+  if not has_type then
+    headers[#headers + 1], headers[#headers + 2] = "content-type", TEXT
+  end
+  return http:reply(number, status or 200, headers, body)
+end
+
+local function respond(exchange, made)
+  local headers, has_type = response.flat_headers(made.headers)
+  local body = made.body
+  if promise.follower(body) then
+    local later = setmetatable({ down = exchange, status = made.status, closed = false }, Exchange.Body)
+    later.headers, later.has_type = headers, has_type
+    exchange.work = entry.observe(later, body)
+    return
+  end
+  exchange:over()
+  return check_sent(exchange, send_body(exchange, made.status, headers, has_type, body))
+end
+
+--- The handler's value, or a Reply's last. A string is text only when the handler itself returned it.
+function Exchange:value(value, direct)
+  if self.closed then return end
+  if response.is(value) then return respond(self, value) end
+  self:over()
+  local http, number = self.http.core, self.number
+  if value == nil then return check_sent(self, http:reply(number, 204)) end
+  if direct and type(value) == "string" then
+    return check_sent(self, http:reply(number, 200, { "content-type", TEXT }, value))
+  end
+  return check_sent(self, http:reply_json(number, 200, nil, value))
+end
+
+function Exchange:next(value)
+  self.last = value
+end
+
+function Exchange:complete()
+  if self.closed then return end
+  self.upstream = nil
+  return self:value(self.last)
+end
+
+function Exchange:error(err)
+  self.upstream = nil
+  return self:fail(err)
+end
+
+-- A response whose body comes later.
+local Body = link.class()
+Exchange.Body = Body
+
+function Body:value(value)
+  if self.closed then return end
+  self.closed, self.upstream = true, nil
+  local exchange = self.down
+  if exchange.closed then return end
+  exchange:over()
+  -- A string that comes later is JSON, as everywhere.
+  if type(value) == "string" then
+    return check_sent(exchange, exchange.http.core:reply_json(exchange.number, self.status or 200, self.headers, value))
+  end
+  return check_sent(exchange, send_body(exchange, self.status, self.headers, self.has_type, value))
+end
+
+function Body:next(value) self.last = value end
+function Body:complete() return self:value(self.last) end
+
+function Body:error(err)
+  self.closed, self.upstream = true, nil
+  return self.down:fail(err)
+end
+
+--- Requests -----------------------------------------------------------------------------------------------------
+
+local function context_index(ctx, name)
+  local req = ctx.req
+  if name == "headers" or name == "peer" or name == "raw" then return req[name] end
+end
+
+local CONTEXT = { __index = context_index, __name = "perigee.context" }
+
+function Http:run(route, req)
+  local ctx = setmetatable({
+    transport = "http", pattern = route.method .. " " .. route.path, metadata = {}, cancelled = false, req = req,
+  }, CONTEXT)
+  local exchange = setmetatable({ http = self, number = req.number, req = req, ctx = ctx, closed = false }, Exchange)
+  self.running[req.number] = exchange
+  local task = scheduler.start(function(ok, result)
+    if not ok then return exchange:fail(result) end
+    exchange.work = entry.observe(exchange, result) or exchange.work
+  end, route.handler.fn, req, ctx)
+  if not exchange.closed and not exchange.work then exchange.work = task end
+end
+
+-- perigee.to without a word of Lua per request, where nothing in Lua is in the way.
+local function forward(self, number, method, path, to)
+  local client = registry.resolve(to.client)
+  if not client.core then return false end
+  self.core:forward(number, client.core, to.json, client.timeout, function(code, message)
+    log.warn("%s %s: %s: %s", method, path, code, message)
+  end)
+  return true
+end
+
+function Http:receive(number, method, path, query, body)
+  local route, params, allow = self.router:find(method, path)
+  if not route then
+    return self.core:problem(number, params, nil, nil, allow and { "allow", allow })
+  end
+  local to = route.handler.to
+  if to and forward(self, number, method, path, to) then return end
+  return self:run(route, request.new({
+    http = self.core, number = number, method = method, path = path, params = params,
+    query_text = query, body_text = body,
+  }))
+end
+
+-- The peer has left before the answer.
+function Http:aborted(number)
+  local exchange = self.running[number]
+  if not exchange then return end
+  exchange.ctx.cancelled = true
+  self.running[number] = nil
+  local work = exchange.work
+  if work == exchange then return exchange:cancel() end
+  exchange.closed = true
+  if work then work:cancel() end
+end
+
+--- Life ---------------------------------------------------------------------------------------------------------
+
+--- Listens. Raises LISTEN_FAILED.
+---@param router perigee.Router
+---@param options perigee.ListenerOptions
+---@return perigee.HttpServer
+local function open(router, options)
+  local self = setmetatable({ router = router, running = {}, closed = promise.pending() }, Http)
+  local server, code, message = core.http(options.core, {
+    on_request = function(...) return self:receive(...) end,
+    on_abort = function(number) return self:aborted(number) end,
+    on_close = function() return promise.resolve(self.closed, nil) end,
+  })
+  if not server then error(errors.make(code, message), 0) end
+  self.core = server
+  return self
+end
+
+--- A header for every reply.
+function Http:stamp(name, value) self.core:stamp(name, value) end
+function Http:drain() self.core:drain() end
+function Http:close() self.core:close() end
+
+---@return string
+function Http:address() return self.core:address() end
+
+return { open = open }

@@ -1,0 +1,79 @@
+--- Messages for the operator: one line each on stderr. Never raises.
+
+local RANK = { error = 1, warn = 2, info = 3, none = 0 }
+
+---@class perigee.log
+---@field level "none"|"error"|"warn"|"info" what is let through; "info" is everything
+local log = { level = "info" }
+
+local function to_stderr(line)
+  io.stderr:write(line, "\n")
+end
+
+local sink = to_stderr
+
+-- Control bytes would let a peer's text forge lines of its own; tabs are harmless.
+local function escape(text)
+  return (text:gsub("[%z\1-\8\10-\31\127]", function(byte)
+    if byte == "\n" then return "\\n" end
+    if byte == "\r" then return "\\r" end
+    return ("\\x%02x"):format(byte:byte())
+  end))
+end
+
+-- A traceback keeps its lines, indented so that they read as part of the message.
+local function indent(text)
+  local lines = {}
+  for line in text:gmatch("[^\n]+") do
+    lines[#lines + 1] = "    " .. escape(line:gsub("^%s+", ""))
+  end
+  return "\n" .. table.concat(lines, "\n")
+end
+
+local function render(fmt, ...)
+  if select("#", ...) == 0 then return tostring(fmt) end
+  local args = { ... }
+  for i = 1, select("#", ...) do
+    if type(args[i]) ~= "number" then args[i] = tostring(args[i]) end
+  end
+  return tostring(fmt):format(unpack(args, 1, select("#", ...)))
+end
+
+local function write(level, traceback, fmt, ...)
+  if RANK[level] > (RANK[log.level] or RANK.info) then return end
+  local ok, text = pcall(render, fmt, ...)
+  -- A wrong format or a raising __tostring: the format alone still says where it came from.
+  if not ok then text = type(fmt) == "string" and fmt or "(a message that cannot be shown)" end
+  local line = "perigee: " .. level .. ": " .. escape(text)
+  if traceback then line = line .. indent(traceback) end
+  pcall(sink, line, level)
+end
+
+---@param fmt string as for string.format, with %s taking anything
+function log.error(fmt, ...) write("error", nil, fmt, ...) end
+
+---@param fmt string
+function log.warn(fmt, ...) write("warn", nil, fmt, ...) end
+
+---@param fmt string
+function log.info(fmt, ...) write("info", nil, fmt, ...) end
+
+--- Logs "what: error", followed by the error's traceback when it has one.
+---@param what string
+---@param err any
+function log.failure(what, err)
+  local traceback = type(err) == "table" and rawget(err, "traceback") or nil
+  if type(traceback) ~= "string" then traceback = nil end
+  if type(err) == "table" and not (getmetatable(err) or {}).__tostring then
+    err = rawget(err, "message") or rawget(err, "code") or err
+  end
+  write("error", traceback, "%s: %s", what, err)
+end
+
+--- Replaces where lines go; nil brings stderr back.
+---@param fn? fun(line: string, level: string)
+function log.set_sink(fn)
+  sink = fn or to_stderr
+end
+
+return log

@@ -1,0 +1,86 @@
+--- The types an option can have: what is taken, and what the message says when it is not.
+
+local errors = require("perigee.errors")
+local url_of = require("perigee.url")
+
+local TLS = { ca = "string", cert = "string", key = "string", server_name = "string", verify = "boolean" }
+
+local function fail(...)
+  error(errors.make("INVALID_OPTION", string.format(...)), 0)
+end
+
+local function integer(value, lowest, highest)
+  if type(value) ~= "number" or value ~= math.floor(value) or value < lowest or value > highest then return nil end
+  return value
+end
+
+local function port_from(lowest)
+  return function(value)
+    if type(value) == "string" and value:find("^%d+$") then value = tonumber(value) end
+    local port = integer(value, lowest, 65535)
+    return port, ("a port from %d to 65535"):format(lowest)
+  end
+end
+
+local function tls_of(value)
+  if value == true then return {} end
+  if type(value) ~= "table" then return nil, "a table of ca, cert, key, server_name, verify" end
+  local copy = {}
+  for name, item in pairs(value) do
+    if TLS[name] == nil then
+      fail("unknown option 'tls.%s' (known: ca, cert, key, server_name, verify)", tostring(name))
+    end
+    if type(item) ~= TLS[name] then fail("option 'tls.%s' must be a %s, not %s", name, TLS[name], type(item)) end
+    copy[name] = item
+  end
+  if (copy.cert == nil) ~= (copy.key == nil) then fail("options 'tls.cert' and 'tls.key' go together") end
+  return copy
+end
+
+local check = {
+  string = function(value) return type(value) == "string" and value ~= "" and value or nil, "a non-empty string" end,
+  boolean = function(value)
+    if type(value) == "boolean" then return value end
+    return nil, "true or false"
+  end,
+  ["function"] = function(value) return type(value) == "function" and value or nil, "a function" end,
+  count = function(value) return integer(value, 1, 2 ^ 31 - 1), "a whole number from 1" end,
+  size = function(value) return integer(value, 0, 2 ^ 31 - 1), "a whole number from 0" end,
+  port = port_from(1),
+  listen_port = port_from(0),
+  tls = tls_of,
+}
+
+-- Milliseconds; false turns a timeout off where the core knows "off" as 0.
+function check.ms(value)
+  if value == false then return false end
+  if type(value) == "number" and value >= 0 and value <= 2 ^ 31 - 1 then return value end
+  return nil, "milliseconds, or false for none"
+end
+
+-- { "a:3001", "[::1]:3001", { host =, port = }, { path = } }
+function check.hosts(value)
+  if type(value) ~= "table" or #value == 0 then return nil, "a list of hosts" end
+  local list = {}
+  for i, item in ipairs(value) do
+    if type(item) == "string" then
+      local parsed, message = url_of.parse("tcp://" .. item)
+      if not parsed or not parsed.host then fail("option 'hosts', entry %d: %s", i, message or "no host") end
+      item = { host = parsed.host, port = parsed.port }
+    end
+    if type(item) ~= "table" then return nil, "a list of hosts" end
+    local port = item.port
+    if port ~= nil then
+      local expected
+      port, expected = check.port(port)
+      if not port then fail("option 'hosts', entry %d: port must be %s", i, expected) end
+    end
+    if item.path ~= nil and type(item.path) ~= "string" or item.path == nil and type(item.host) ~= "string" then
+      fail("option 'hosts', entry %d: it needs a host or a path", i)
+    end
+    list[i] = item.path and { path = item.path } or { host = item.host, port = port }
+  end
+  return list
+end
+
+return { check = check, TLS = TLS, fail = fail }

@@ -1,0 +1,286 @@
+--- Options of clients and listeners: checked against each transport's table, completed with its defaults.
+
+local errors = require("perigee.errors")
+local transports = require("perigee.transports")
+local url_of = require("perigee.url")
+local option_types = require("perigee.option_types")
+
+-- What every client has, whatever carries its messages.
+local CLIENT = {
+  timeout = { type = "ms", default = 5000 },
+  serialize = { type = "function" },
+  deserialize = { type = "function" },
+}
+
+-- Not the connection's: two clients that differ only here still share a pool.
+local PER_CLIENT = { timeout = true, serialize = true, deserialize = true }
+
+local check, TLS, fail = option_types.check, option_types.TLS, option_types.fail
+
+-- Levenshtein distance with swapped neighbours counted as one mistake; for names of a few letters.
+local function distance(a, b)
+  local rows = { [0] = {} }
+  for j = 0, #b do rows[0][j] = j end
+  for i = 1, #a do
+    local row, above = { [0] = i }, rows[i - 1]
+    rows[i] = row
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      row[j] = math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + cost)
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], rows[i - 2][j - 2] + 1)
+      end
+    end
+  end
+  return rows[#a][#b]
+end
+
+local function nearest(name, types)
+  local best, best_distance
+  for known in pairs(types) do
+    local far = distance(name, known)
+    if not best or far < best_distance or far == best_distance and known < best then
+      best, best_distance = known, far
+    end
+  end
+  if best and best_distance <= 3 and best_distance < #name then return best end
+end
+
+local function refuse_unknown(name, types)
+  if type(name) ~= "string" then fail("options have names; %s is none", tostring(name)) end
+  local near = nearest(name, types)
+  fail("unknown option '%s'%s", name, near and (" (did you mean '%s'?)"):format(near) or "")
+end
+
+local function check_one(name, value, option)
+  local result, expected = check[option.type](value)
+  if result == nil then
+    fail("option '%s' must be %s, not %s", name, expected, type(value) == "string" and ("%q"):format(value)
+      or type(value) == "number" and tostring(value) or type(value))
+  end
+  return result
+end
+
+local function merge(a, b)
+  local all = {}
+  for name, option in pairs(a) do all[name] = option end
+  for name, option in pairs(b) do all[name] = option end
+  return all
+end
+
+--- Checks each given option; a missing one takes its default.
+---@return table
+local function complete(given, types)
+  local result = {}
+  for name, value in pairs(given) do
+    local option = types[name]
+    if not option then refuse_unknown(name, types) end
+    value = check_one(name, value, option)
+    -- The core knows "off" as 0; only the call's own timeout stays false.
+    if value == false and option.type == "ms" and not PER_CLIENT[name] then value = 0 end
+    result[name] = value
+  end
+  for name, option in pairs(types) do
+    if result[name] == nil then
+      if option.required then fail("option '%s' is missing", name) end
+      result[name] = option.default
+    end
+  end
+  return result
+end
+
+--- Turns text, from a URL or the command line, into what the option's type wants.
+---@return any
+local function from_text(name, text, option)
+  local kind = option.type
+  if kind == "boolean" or kind == "ms" then
+    if text == "true" then return true end
+    if text == "false" then return false end
+  end
+  if kind == "ms" or kind == "count" or kind == "size" then
+    local number = text:find("^%d+$") and tonumber(text)
+    if not number then fail("option '%s' must be a number, not %q", name, text) end
+    return number
+  end
+  return text
+end
+
+local function add_text(given, name, text, types)
+  if TLS[name] and types.tls then
+    if type(given.tls) ~= "table" then given.tls = {} end
+    given.tls[name] = from_text(name, text, { type = TLS[name] })
+    return
+  end
+  local option = types[name]
+  if not option or option.type == "function" or option.type == "hosts" or option.type == "tls" then
+    refuse_unknown(name, types)
+  end
+  given[name] = from_text(name, text, option)
+end
+
+local function bad_url(text, message)
+  fail("bad URL '%s': %s", tostring(text), message)
+end
+
+local function unsupported(name)
+  error(errors.make("UNSUPPORTED", ("transport '%s' is not available in this version"):format(name)), 0)
+end
+
+-- Where a URL points, into the same names options use.
+local function add_address(given, url, address)
+  if address == "host" then
+    if url.opaque then bad_url(url.text, "'//' is missing after the scheme") end
+    if url.path ~= "" and url.path ~= "/" then bad_url(url.text, "a path has no meaning here") end
+    given.host, given.port = url.host, url.port
+    return
+  end
+  if url.host or url.port then bad_url(url.text, "a host has no meaning here") end
+  local value = url.opaque or url.path
+  if value == "" then bad_url(url.text, "the " .. address .. " is missing") end
+  given[address] = value
+end
+
+---@return perigee.Transport
+---@return table given options in the names of the transport's table
+local function read_url(text, role)
+  local url, message = url_of.parse(text)
+  if not url then bad_url(text, message) end
+  local transport = transports.by_scheme[url.scheme]
+  if not transport or not transport[role] then
+    if transports.planned[url.scheme] then unsupported(transports.planned[url.scheme]) end
+    bad_url(text, ("unknown scheme '%s'"):format(url.scheme))
+  end
+  local types = transport[role]
+  if role == "client" then types = merge(CLIENT, types) end
+  local given = {}
+  local scheme = transport.schemes[url.scheme]
+  add_address(given, url, scheme.address)
+  if scheme.tls then given.tls = {} end
+  for name, value in pairs(url.query) do
+    if TLS[name] and not scheme.tls then bad_url(text, ("'%s' is for TLS only"):format(name)) end
+    add_text(given, name, value, types)
+  end
+  return transport, given
+end
+
+-- The same options give the same text: tables by sorted keys.
+local function canonical(value)
+  if type(value) ~= "table" then return type(value) == "string" and ("%q"):format(value) or tostring(value) end
+  local names = {}
+  for name in pairs(value) do names[#names + 1] = name end
+  table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+  for i, name in ipairs(names) do names[i] = tostring(name) .. "=" .. canonical(value[name]) end
+  return "{" .. table.concat(names, ",") .. "}"
+end
+
+local function pool_key(options)
+  local shared = {}
+  for name, value in pairs(options) do
+    if not PER_CLIENT[name] then shared[name] = value end
+  end
+  return canonical(shared)
+end
+
+-- host, port and path become the list of hosts the core wants; entries without a port take the option's.
+local function gather_hosts(options)
+  if options.hosts then
+    for _, host in ipairs(options.hosts) do
+      if not host.path and not host.port then host.port = options.port end
+    end
+  elseif options.path then
+    options.hosts = { { path = options.path } }
+  else
+    options.hosts = { { host = options.host, port = options.port } }
+  end
+  options.host, options.port, options.path = nil, nil, nil
+end
+
+local function named_transport(name)
+  if name == nil then return transports.by_name.tcp end
+  if type(name) ~= "string" then fail("option 'transport' must be a string or a table, not %s", type(name)) end
+  if transports.planned[name] then unsupported(transports.planned[name]) end
+  local transport = transports.by_name[name]
+  if transport and transport.client then return transport end
+  return transports.by_name.tcp -- as Nest's factory does (MOD-06)
+end
+
+local function custom(given, transport)
+  for _, name in ipairs({ "connect", "publish" }) do
+    if type(transport[name]) ~= "function" then fail("a transport written in Lua needs the function '%s'", name) end
+  end
+  local options = complete(given, CLIENT)
+  options.transport = transport
+  return options
+end
+
+local function copy_of(value)
+  if type(value) ~= "table" then fail("options must be a table or a URL, not %s", type(value)) end
+  local given = {}
+  for name, item in pairs(value) do given[name] = item end
+  return given
+end
+
+--- Normalised options of a client: what core.client takes, and `timeout serialize deserialize` beside it.
+--- `key` is equal for options that can share a pool; nil for a transport written in Lua, which is then
+--- `transport` itself. Raises INVALID_OPTION or UNSUPPORTED.
+---@param spec table|string
+---@return table
+local function client(spec)
+  local transport, given
+  if type(spec) == "string" then
+    transport, given = read_url(spec, "client")
+  else
+    given = copy_of(spec)
+    transport = given.transport
+    given.transport = nil
+    if type(transport) == "table" then return custom(given, transport) end
+    transport = named_transport(transport)
+  end
+  local options = complete(given, merge(CLIENT, transport.client))
+  options.transport = transport.name
+  if transport.client.hosts then gather_hosts(options) end
+  options.key = pool_key(options)
+  return options
+end
+
+--- Adds options given as text ("--option connect_timeout=100") to a client's URL.
+---@param url string
+---@param pairs_of_text table<string, string>
+---@return table options for `client`
+local function client_from_text(url, pairs_of_text)
+  local transport, given = read_url(url, "client")
+  local types = merge(CLIENT, transport.client)
+  for name, text in pairs(pairs_of_text) do add_text(given, name, text, types) end
+  given.transport = transport.name
+  return given
+end
+
+---@class perigee.ListenerOptions
+---@field url string as given
+---@field transport string "http", "tcp", "local"
+---@field scheme string
+---@field core table what core.http or core.server takes
+
+--- Normalised options of a listener. Options in the table win over those in the URL.
+---@param text string
+---@param opts? table
+---@return perigee.ListenerOptions
+local function listener(text, opts)
+  local transport, given = read_url(text, "server")
+  local scheme = text:match("^[^:]+"):lower()
+  local merged_tls = given.tls
+  for name, value in pairs(copy_of(opts or {})) do
+    if name == "tls" and merged_tls and type(value) == "table" then value = merge(merged_tls, value) end
+    given[name] = value
+  end
+  local options = complete(given, transport.server)
+  if options.path and transport.server.path then options.host, options.port = nil, nil end
+  if options.tls and not options.tls.cert then fail("'%s' needs a certificate: tls = { cert =, key = }", text) end
+  for name, core_name in pairs(transport.renamed or {}) do
+    options[core_name], options[name] = options[name], nil
+  end
+  if transport.name ~= "http" then options.transport = transport.name end
+  return { url = text, transport = transport.name, scheme = scheme, core = options }
+end
+
+return { client = client, client_from_text = client_from_text, listener = listener }

@@ -1,0 +1,242 @@
+--- An app's tokens: clients and values by name, made when first needed, replaced in tests by `override`.
+
+local client = require("perigee.client")
+local combinators = require("perigee.combinators")
+local errors = require("perigee.errors")
+local fake = require("perigee.fake")
+local promise = require("perigee.promise")
+local reply = require("perigee.reply")
+
+---@class perigee.Binding
+---@field token any
+---@field where string file:line
+---@field kind "client"|"async"|"value"|"factory"
+---@field value any once made
+---@field made boolean
+---@field fake? table
+
+---@class perigee.Registry
+---@field private bindings table<any, perigee.Binding>
+---@field private order perigee.Binding[]
+local Registry = {}
+Registry.__index = Registry
+Registry.__name = "perigee.registry"
+
+---@return perigee.Registry
+local function new()
+  return setmetatable({ bindings = {}, order = {} }, Registry)
+end
+
+local function fail(...)
+  error(errors.misuse("INVALID_OPTION", string.format(...)), 0)
+end
+
+--- Handles ------------------------------------------------------------------------------------------------------
+
+---@class perigee.Handle stands for a client; which one is looked up at each call
+---@field private binding perigee.Binding
+local Handle = {}
+Handle.__index = Handle
+Handle.__name = "perigee.handle"
+
+local function current(binding)
+  if binding.fake then return binding.fake end
+  if not binding.made then
+    error(errors.misuse("UNSUPPORTED", ("'%s' is made when the app starts: it cannot be used before")
+      :format(tostring(binding.token))), 0)
+  end
+  return binding.value
+end
+
+-- What a fake object leaves out does nothing.
+local function call(binding, name, ...)
+  local target = current(binding)
+  local method = target[name]
+  if method then return method(target, ...) end
+  if name == "connect" or name == "close" or name == "emit" then return promise.resolved() end
+  if name == "status" then return { state = "connected", hosts = {} } end
+  if name == "send" then
+    error(errors.misuse("UNSUPPORTED", ("the fake for '%s' has no send"):format(tostring(binding.token))), 0)
+  end
+end
+
+---@return perigee.Reply
+function Handle:send(pattern, data, opts)
+  local result = call(self.binding, "send", pattern, data, opts)
+  if reply.is(result) then return result end
+  return combinators.from(promise.is(result) and result or combinators.of(result)) -- a fake may return its value
+end
+
+---@return perigee.Promise
+function Handle:emit(pattern, data, opts)
+  local result = call(self.binding, "emit", pattern, data, opts)
+  return promise.is(result) and result or promise.resolved(result)
+end
+
+for _, name in ipairs({ "connect", "close", "on", "status", "unwrap", "on_dispatch" }) do
+  Handle[name] = function(self, ...) return call(self.binding, name, ...) end
+end
+
+--- The client behind a handle; anything else is returned as it is.
+---@param object any
+---@return any
+local function resolve(object)
+  if getmetatable(object) == Handle then return current(object.binding) end
+  return object
+end
+
+--- Declaring ----------------------------------------------------------------------------------------------------
+
+local function declare(self, token, kind, where)
+  if token == nil then fail("a client needs a name") end
+  local other = self.bindings[token]
+  if other then fail("'%s' at %s is already defined at %s", tostring(token), where, other.where) end
+  local binding = { token = token, kind = kind, where = where, made = false }
+  self.bindings[token] = binding
+  self.order[#self.order + 1] = binding
+  return binding
+end
+
+-- Both of Nest's forms: a list, or { clients = list, is_global = }, where all is global to the app anyway (MOD-01).
+local function list_of(what, entries)
+  if type(entries) == "table" and type(entries.clients) == "table" then entries = entries.clients end
+  if type(entries) ~= "table" or #entries == 0 and next(entries) ~= nil then
+    fail("%s takes a list of tables", what)
+  end
+  for _, entry in ipairs(entries) do
+    if type(entry) ~= "table" then fail("%s takes a list of tables", what) end
+  end
+  return entries
+end
+
+--- Clients by their options; nothing is dialled.
+---@param entries table[] { name =, transport =, host =, port =, … }
+---@param where string
+function Registry:clients(entries, where)
+  for _, entry in ipairs(list_of("clients", entries)) do
+    local options = {}
+    for name, value in pairs(entry) do options[name] = value end
+    -- The token; the local transport's server is then `server`, or has the token's name.
+    options.name = entry.transport == "local" and (entry.server or entry.name) or nil
+    options.server = nil
+    local binding = declare(self, entry.name, "client", where)
+    binding.value, binding.made = client.new(options), true
+  end
+end
+
+--- Clients whose options a function gives when the app starts; it may await.
+---@param entries table[] { name =, inject = { token, … }, use_factory = function }
+---@param where string
+function Registry:clients_async(entries, where)
+  for _, entry in ipairs(list_of("clients_async", entries)) do
+    for name in pairs(entry) do
+      if name ~= "name" and name ~= "inject" and name ~= "use_factory" then
+        fail("unknown option '%s' of clients_async (known: name, inject, use_factory)", tostring(name))
+      end
+    end
+    if type(entry.use_factory) ~= "function" then
+      fail("clients_async: '%s' needs the function use_factory", tostring(entry.name))
+    end
+    local binding = declare(self, entry.name, "async", where)
+    binding.factory, binding.inject = entry.use_factory, entry.inject or {}
+  end
+end
+
+--- A value, or a function that makes it, once, when it is first asked for; it may await.
+---@param token any
+---@param value any
+---@param where string
+function Registry:provide(token, value, where)
+  local binding = declare(self, token, type(value) == "function" and "factory" or "value", where)
+  if binding.kind == "factory" then
+    binding.factory = value
+  else
+    binding.value, binding.made = value, true
+  end
+end
+
+--- Replaces what is behind a token, also for handlers that already hold it.
+---@param token any
+---@param replacement any for a client: see fake.lua; for a value: the other value
+function Registry:override(token, replacement)
+  local binding = self:find(token)
+  if binding.kind == "client" or binding.kind == "async" then
+    binding.fake = fake.new(replacement)
+  else
+    binding.value, binding.made = replacement, true
+  end
+end
+
+--- Using --------------------------------------------------------------------------------------------------------
+
+---@private
+function Registry:find(token)
+  local binding = self.bindings[token]
+  if binding then return binding end
+  local known = {}
+  for i, other in ipairs(self.order) do known[i] = tostring(other.token) end
+  fail("nothing is registered as '%s' (known: %s)", tostring(token),
+    #known > 0 and table.concat(known, ", ") or "nothing")
+end
+
+-- Of two that ask at once, the second waits for the first: a factory runs once.
+local function make(binding)
+  if not binding.making then
+    binding.making = combinators.async(binding.factory)
+  end
+  binding.value, binding.made = binding.making:await(), true
+  return binding.value
+end
+
+--- A client's handle, or a provided value.
+---@param token any
+---@return any
+function Registry:inject(token)
+  local binding = self:find(token)
+  if binding.kind == "client" or binding.kind == "async" then
+    binding.handle = binding.handle or setmetatable({ binding = binding }, Handle)
+    return binding.handle
+  end
+  if binding.made then return binding.value end
+  return make(binding)
+end
+
+-- Factories are told the clients themselves through handles, so that their order does not matter.
+local function make_client(self, binding)
+  local arguments, n = {}, #binding.inject
+  for i = 1, n do arguments[i] = self:inject(binding.inject[i]) end
+  local options = binding.factory(unpack(arguments, 1, n))
+  if promise.follower(options) then options = options:await() end
+  if options == nil then fail("the factory of '%s' returned no options", tostring(binding.token)) end
+  binding.value, binding.made = client.new(options), true
+end
+
+--- Whether every factory's tokens exist. Raises for the first that does not.
+function Registry:check()
+  for _, binding in ipairs(self.order) do
+    for _, token in ipairs(binding.inject or {}) do self:find(token) end
+  end
+end
+
+--- Makes what is not made yet. Runs in a coroutine; raises what a factory raises.
+function Registry:start()
+  self:check()
+  for _, binding in ipairs(self.order) do
+    if not binding.made and not binding.fake then
+      if binding.kind == "factory" then make(binding) else make_client(self, binding) end
+    end
+  end
+end
+
+--- Closes the clients made here (MOD-03). Failures to close are not worth failing for.
+---@return perigee.Promise
+function Registry:close()
+  local closing = {}
+  for _, binding in ipairs(self.order) do
+    local is_client = binding.kind == "client" or binding.kind == "async"
+    if is_client and binding.made then closing[#closing + 1] = binding.value:close() end
+  end
+  return combinators.settled(closing)
+end
+
+return { new = new, resolve = resolve }

@@ -1,0 +1,190 @@
+--- Finds the handler of an HTTP request. Routes are compiled into a tree of segments once; a path without
+--- parameters is one look-up. Per segment a literal comes before ":param", which comes before "*rest".
+
+local errors = require("perigee.errors")
+
+---@class perigee.Route
+---@field method string upper case, "ANY" for all
+---@field path string as routed
+---@field handler any
+---@field where string file:line of the routing script
+---@field names string[] of parameters, in order of the segments
+
+---@class perigee.RouterNode
+---@field literal table<string, perigee.RouterNode>
+---@field param? perigee.RouterNode
+---@field rest? table<string, perigee.Route> routes of "*rest", by method
+---@field routes? table<string, perigee.Route> routes that end here, by method
+
+---@class perigee.Router
+---@field private root perigee.RouterNode
+---@field private static table<string, table<string, perigee.Route>> path without parameters -> routes by method
+local Router = {}
+Router.__index = Router
+Router.__name = "perigee.router"
+
+local function new_node()
+  return { literal = {} }
+end
+
+---@return perigee.Router
+local function new()
+  return setmetatable({ root = new_node(), static = {} }, Router)
+end
+
+local function fail(...)
+  error(errors.make("INVALID_OPTION", string.format(...)), 0)
+end
+
+-- "/a//b/" -> "a", "", "b", ""
+local function split(path)
+  local segments = {}
+  for segment in path:gmatch("/([^/]*)") do segments[#segments + 1] = segment end
+  return segments
+end
+
+local function check_path(path)
+  if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
+    fail("a route's path starts with '/', not as in '%s'", tostring(path))
+  end
+end
+
+local function parameter(segment, path, names)
+  local name = segment:match("^[:*]([%a_][%w_]*)$")
+  if not name then fail("'%s' in the route '%s' is not a name", segment, path) end
+  if names[name] then fail("the route '%s' has two parameters '%s'", path, name) end
+  names[name] = true
+  return name
+end
+
+local function put(routes, route)
+  local other = routes[route.method]
+  if other then
+    fail("%s %s at %s is already routed at %s%s", route.method, route.path, route.where, other.where,
+      other.path ~= route.path and " as " .. other.path or "")
+  end
+  routes[route.method] = route
+end
+
+local function insert(root, route)
+  local node, segments, names = root, split(route.path), {}
+  for i, segment in ipairs(segments) do
+    local kind = segment:sub(1, 1)
+    if kind == "*" then
+      if i < #segments then fail("'%s' is not the last segment of the route '%s'", segment, route.path) end
+      route.names[#route.names + 1] = parameter(segment, route.path, names)
+      node.rest = node.rest or {}
+      return node.rest
+    elseif kind == ":" then
+      route.names[#route.names + 1] = parameter(segment, route.path, names)
+      node.param = node.param or new_node()
+      node = node.param
+    else
+      node.literal[segment] = node.literal[segment] or new_node()
+      node = node.literal[segment]
+    end
+  end
+  node.routes = node.routes or {}
+  return node.routes
+end
+
+--- Adds a route. Refuses a second one for the same method and shape of path, naming both places.
+---@param method string
+---@param path string literal segments as they read decoded; ":name" and, last, "*name"
+---@param handler any
+---@param where string file:line
+function Router:add(method, path, handler, where)
+  check_path(path)
+  local route = { method = method:upper(), path = path, handler = handler, where = where, names = {} }
+  local routes = insert(self.root, route)
+  put(routes, route)
+  if #route.names == 0 then self.static[path] = routes end
+end
+
+-- HEAD follows GET; "any" comes last.
+local function pick(routes, method)
+  return routes[method] or method == "HEAD" and routes.GET or routes.ANY
+end
+
+local function decode(segment)
+  if not segment:find("%", 1, true) then return segment end
+  if segment:gsub("%%%x%x", ""):find("%", 1, true) then return nil end
+  return (segment:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function allow_all(allowed, routes)
+  for method in pairs(routes) do
+    allowed[method] = true
+    if method == "GET" then allowed.HEAD = true end
+  end
+end
+
+-- Each node is visited at most once, since a node has one depth: a request cannot make this slow.
+local function walk(node, state, i)
+  local segments = state.segments
+  if i > #segments then
+    local routes = node.routes
+    if not routes then return nil end
+    local route = pick(routes, state.method)
+    if not route then allow_all(state.allowed, routes) end
+    return route
+  end
+  local segment = segments[i]
+  local next_node = node.literal[segment]
+  local route = next_node and walk(next_node, state, i + 1)
+  if route then return route end
+  if node.param and segment ~= "" then
+    local depth = state.depth
+    state.depth = depth + 1
+    state.values[depth + 1] = segment
+    route = walk(node.param, state, i + 1)
+    if route then return route end
+    state.depth = depth
+  end
+  if node.rest then
+    route = pick(node.rest, state.method)
+    if route then
+      state.values[state.depth + 1] = table.concat(segments, "/", i)
+      return route
+    end
+    allow_all(state.allowed, node.rest)
+  end
+end
+
+local function sorted_list(set)
+  local names = {}
+  for name in pairs(set) do names[#names + 1] = name end
+  table.sort(names)
+  return table.concat(names, ", ")
+end
+
+---@param method string
+---@param path string as in the request, undecoded, without the query
+---@return perigee.Route? route
+---@return table<string, string>|integer params_or_status decoded parameters; without a route 400, 404 or 405
+---@return string? allow for 405
+function Router:find(method, path)
+  local routes = self.static[path]
+  if routes then
+    local route = pick(routes, method)
+    if route then return route, {} end
+  end
+  if path:sub(1, 1) ~= "/" then return nil, 404 end
+  local segments = split(path)
+  for i, segment in ipairs(segments) do
+    local decoded = decode(segment)
+    if not decoded then return nil, 400 end
+    segments[i] = decoded
+  end
+  local state = { segments = segments, method = method, values = {}, depth = 0, allowed = {} }
+  local route = walk(self.root, state, 1)
+  if route then
+    local params = {}
+    for i, name in ipairs(route.names) do params[name] = state.values[i] end
+    return route, params
+  end
+  if next(state.allowed) then return nil, 405, sorted_list(state.allowed) end
+  return nil, 404
+end
+
+return { new = new }

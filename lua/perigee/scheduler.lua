@@ -1,0 +1,379 @@
+--- Runs functions in pooled coroutines and lets them wait. One task waits for one thing at a time.
+---
+---   start -> running --await--> parked --wake, cancel--> running -> ended (the coroutine returns to the pool)
+---
+--- What must not run at once (callbacks of Promises, a task woken by another task) goes into one queue, which is
+--- drained before control returns to the loop.
+
+local core = require("perigee.core")
+local coroutines = require("perigee.coroutines")
+local errors = require("perigee.errors")
+local log = require("perigee.log")
+local uv = require("luv")
+
+local TOKEN = coroutines.token
+local IDLE = {} -- what a pooled coroutine yields when its function has ended
+local MAIN = {} -- stands for the main state in tables keyed by coroutine
+local MAX_POOLED = 256
+
+local raw_create, raw_resume = coroutines.create, coroutines.resume
+local raw_yield, isyieldable, running = coroutine.yield, coroutine.isyieldable, coroutine.running
+
+local WEAK = { __mode = "kv" }
+local tasks = setmetatable({}, WEAK) -- coroutine -> the task it runs
+local sync = setmetatable({}, { __mode = "k" }) -- coroutine or MAIN -> is it inside a callback that may not wait
+local pool, pooled = {}, 0
+
+local queue, head, tail = {}, 1, 0 -- groups of four: function and three arguments
+local depth = 0 -- tasks on the stack, each resumed by the one below
+local draining = false -- a drain loop is below us in the main state
+local entered = 0 -- the core has called into the main state and will call leave()
+local armed = false -- a timer will drain
+local host_runs_loop = false
+
+local IN_CALLBACK = "await does not work in operator, subscribe and producer callbacks: start perigee.async(...) there"
+local IN_LOOP = "await does not work in a callback of the loop: wrap what it does in perigee.async(...)"
+local IN_C = "await cannot wait here: a C function (such as table.sort, string.gsub or require) is in between"
+local FOREIGN = "await cannot wait here: this coroutine was resumed by a coroutine.resume kept from before "
+  .. "perigee was loaded"
+local NEVER = "await would never end: nothing that could settle it is left on the loop"
+
+local function current()
+  local co, is_main = running()
+  if is_main then return nil end -- built with 5.2 extensions
+  return co
+end
+
+local function unsupported(message)
+  return errors.misuse("UNSUPPORTED", message)
+end
+
+local function cancelled()
+  return errors.make("CANCELLED", "cancelled")
+end
+
+-- Runs what must not fail; if it does, the fault is logged and the caller goes on.
+local function guarded(fn, a, b, c)
+  local ok, err = xpcall(fn, errors.on_raise, a, b, c)
+  if not ok then log.failure("in a callback", err) end
+end
+
+--- The queue ---------------------------------------------------------------------------------------------------
+
+local function drain()
+  draining = true
+  while head <= tail do
+    local at = head
+    head = at + 4
+    local fn, a, b, c = queue[at], queue[at + 1], queue[at + 2], queue[at + 3]
+    queue[at], queue[at + 1], queue[at + 2], queue[at + 3] = nil, nil, nil, nil
+    if head > tail then head, tail = 1, 0 end
+    guarded(fn, a, b, c)
+  end
+  draining = false
+end
+
+--- The core, or a timer of ours, is about to run code in the main state. Pairs with `leave`.
+local function enter()
+  entered = entered + 1
+end
+
+--- Ends `enter`: runs what the entry has queued.
+local function leave()
+  entered = entered - 1
+  if entered == 0 and not draining and head <= tail then drain() end
+end
+
+--- Calls fn(arg) once, ms from now, in the main state.
+---@param ms number
+---@return { cancel: fun(self) } timer
+local function after(ms, fn, arg)
+  return core.timer(ms, function()
+    enter()
+    guarded(fn, arg)
+    leave()
+  end)
+end
+
+local function disarm()
+  armed = false
+end
+
+--- Queues fn(a, b, c): it runs after the code running now, and before the loop waits again.
+local function post(fn, a, b, c)
+  local at = tail + 1
+  tail = tail + 4
+  queue[at], queue[at + 1], queue[at + 2], queue[at + 3] = fn, a, b, c
+  if armed or draining or entered > 0 then return end
+  if depth > 0 and current() then return end
+  armed = true -- nobody below us drains: a main chunk, or a callback of somebody else's handle
+  after(0, disarm)
+end
+
+--- Tasks -------------------------------------------------------------------------------------------------------
+
+---@class perigee.Task
+---@field private co thread
+---@field private on_done? fun(ok: boolean, value: any)
+---@field private parked boolean
+---@field private closers? table<table, true>
+local Task = {}
+Task.__index = Task
+Task.__name = "perigee.task"
+
+local function body(fn, ...)
+  return raw_yield(IDLE, xpcall(fn, errors.on_raise, ...))
+end
+
+local function pooled_loop(...)
+  -- A loop around varargs, without a table: each round's arguments are the results of the last yield.
+  return pooled_loop(body(...))
+end
+
+local function finish(task, ok, value)
+  task.ended = true
+  tasks[task.co] = nil
+  local closers, on_done = task.closers, task.on_done
+  task.closers, task.on_done = nil, nil
+  if closers then
+    for closer in pairs(closers) do guarded(closer.cancel, closer) end
+  end
+  if on_done then guarded(on_done, ok, value) end
+end
+
+local function came_back(task, was_draining, was_entered, ok, what, done, value)
+  depth = depth - 1
+  draining, entered = was_draining, was_entered
+  if not ok then -- xpcall inside catches all but the ends of a budget or of memory
+    finish(task, false, errors.from(what, debug.traceback(task.co)))
+  elseif what == IDLE then
+    if pooled < MAX_POOLED then
+      pooled = pooled + 1
+      pool[pooled] = task.co
+    end
+    finish(task, done, value)
+  elseif what ~= TOKEN then
+    finish(task, false, unsupported("coroutine.yield outside a coroutine of the script's own"))
+  end
+  if head <= tail and not draining and entered == 0 and (depth == 0 or current() == nil) then drain() end
+end
+
+local function resume(task, ...)
+  local was_draining, was_entered = draining, entered
+  -- Inside a coroutine the loop can be run again (vim.wait): what enters then drains for itself.
+  draining, entered = false, 0
+  depth = depth + 1
+  return came_back(task, was_draining, was_entered, raw_resume(task.co, ...))
+end
+
+-- At the bottom of the stack a task is resumed at once; from inside another, after that one has come back, so
+-- that a chain of tasks waking each other does not nest.
+local function resume_soon(task, ok, value)
+  if depth == 0 or current() == nil then return resume(task, ok, value) end
+  return post(resume, task, ok, value)
+end
+
+--- Runs fn(...) now, in a coroutine, until it first waits.
+---@param on_done? fun(ok: boolean, value: any) its first result, or the error; may come before start returns
+---@param fn function
+---@return perigee.Task
+local function start(on_done, fn, ...)
+  local co
+  if pooled > 0 then
+    co = pool[pooled]
+    pool[pooled] = nil
+    pooled = pooled - 1
+  else
+    co = raw_create(pooled_loop)
+  end
+  local task = setmetatable({ co = co, on_done = on_done, parked = false, ended = false, cancelled = false }, Task)
+  tasks[co] = task
+  resume(task, fn, ...)
+  return task
+end
+
+local function abort(waiter)
+  local fn, arg = waiter.abort, waiter.abort_arg
+  waiter.parked, waiter.abort, waiter.abort_arg = false, nil, nil
+  if fn then guarded(fn, arg) end
+end
+
+--- Cancels what the task waits for and raises CANCELLED there; when it is not waiting, at its next await.
+function Task:cancel()
+  if self.ended then return end
+  if not self.parked then
+    self.cancelled = true
+    return
+  end
+  abort(self)
+  resume_soon(self, false, cancelled())
+end
+
+---@private
+function Task.refuse()
+  return unsupported(IN_C)
+end
+
+--- Waiting -----------------------------------------------------------------------------------------------------
+
+local nvim = rawget(_G, "vim")
+local in_fast_event = nvim and nvim.in_fast_event
+local host_wait = in_fast_event and nvim.wait -- Neovim's way to run its loop from Lua
+
+-- What a main chunk waits with: it runs the loop until woken.
+local MainWaiter = {}
+MainWaiter.__index = MainWaiter
+MainWaiter.refuse = Task.refuse
+
+local function wait_in_host(waiter)
+  local function is_done() return waiter.done end
+  repeat
+    local _, why = host_wait(0x7fffffff, is_done, 1000)
+    if why == -2 then return false, errors.make("CANCELLED", "interrupted") end
+  until waiter.done
+  return waiter.ok, waiter.value
+end
+
+function MainWaiter:run_loop()
+  if head <= tail then drain() end
+  if host_wait then return wait_in_host(self) end
+  while not self.done do
+    if not uv.run("once") and not self.done then return false, errors.make("CANCELLED", NEVER) end
+  end
+  return self.ok, self.value
+end
+
+local function check_main()
+  if sync[MAIN] then error(unsupported(IN_CALLBACK), 0) end
+  local in_loop = host_runs_loop or entered > 0
+  if not in_loop then
+    if in_fast_event then
+      in_loop = in_fast_event()
+    else
+      in_loop = uv.loop_mode and uv.loop_mode() ~= nil
+    end
+  end
+  if in_loop then error(unsupported(IN_LOOP), 0) end
+end
+
+-- Inside a user's own coroutine: who is at the bottom of the chain of resumes.
+local function find_bottom(co)
+  while true do
+    if sync[co] then error(unsupported(IN_CALLBACK), 0) end
+    local below = coroutines.resumer[co]
+    if below == nil then error(unsupported(FOREIGN), 0) end
+    if below == true then
+      check_main()
+      return setmetatable({ parked = false, done = false, nested = true }, MainWaiter)
+    end
+    co = below
+    local task = tasks[co]
+    if task then
+      if sync[co] then error(unsupported(IN_CALLBACK), 0) end
+      return task
+    end
+  end
+end
+
+--- Who would wait if the running code did. Raises UNSUPPORTED where waiting is not possible, and CANCELLED when the
+--- task was cancelled while it ran. Call it before asking for anything, then `suspend`.
+local function acquire()
+  local co = current()
+  if co == nil then
+    check_main()
+    return setmetatable({ parked = false, done = false, is_main = true }, MainWaiter)
+  end
+  local task = tasks[co]
+  if task == nil then
+    task = find_bottom(co)
+  elseif sync[co] then
+    error(unsupported(IN_CALLBACK), 0)
+  end
+  if not isyieldable() then error(unsupported(IN_C), 0) end
+  if task.cancelled then
+    task.cancelled = false
+    error(cancelled(), 0)
+  end
+  return task
+end
+
+--- Waits until `wake(waiter, ok, value)` and returns ok and value.
+---@param abort_fn? fun(arg: any) cancels what is waited for; called when the wait ends in any other way
+local function suspend(waiter, abort_fn, abort_arg)
+  waiter.parked, waiter.abort, waiter.abort_arg = true, abort_fn, abort_arg
+  local ok, value
+  if waiter.is_main then
+    ok, value = waiter:run_loop()
+  else
+    ok, value = raw_yield(TOKEN, waiter)
+  end
+  if waiter.parked then abort(waiter) end
+  return ok, value
+end
+
+--- Ends a wait. Ignored when the waiter is not waiting; whoever may wake late must know that it is late.
+local function wake(waiter, ok, value)
+  if not waiter.parked then return end
+  waiter.parked, waiter.abort, waiter.abort_arg = false, nil, nil
+  if getmetatable(waiter) == Task then return resume_soon(waiter, ok, value) end
+  waiter.done, waiter.ok, waiter.value = true, ok, value
+end
+
+--- Waits for whatever subscribe(resume) arranges: resume(ok, value) counts once, at any time, even at once.
+--- Returns value or raises it.
+---@param subscribe fun(resume: fun(ok: boolean, value: any)): (fun()|nil) may return what cancels
+local function await(subscribe)
+  local waiter = acquire()
+  local settled, parked, ok, value = false, false, nil, nil
+  local cancel = subscribe(function(good, result)
+    if settled then return end
+    settled, ok, value = true, good, result
+    if parked then wake(waiter, good, result) end
+  end)
+  if not settled then
+    parked = true
+    ok, value = suspend(waiter, cancel)
+    settled = true
+  end
+  if not ok then error(value, 0) end
+  return value
+end
+
+--- Ties obj to the task: obj:cancel() is called when it ends. Nothing for a main chunk, which does not end.
+local function own(waiter, obj)
+  if getmetatable(waiter) ~= Task then return end
+  waiter.closers = waiter.closers or {}
+  waiter.closers[obj] = true
+end
+
+local function disown(waiter, obj)
+  if waiter.closers then waiter.closers[obj] = nil end
+end
+
+--- Calls fn(...) with await forbidden in this coroutine; one started inside may wait. Returns ok and its first
+--- result, or false and the error.
+local function protect(fn, ...)
+  local co = current() or MAIN
+  local before = sync[co]
+  sync[co] = true
+  local ok, result = xpcall(fn, errors.on_raise, ...)
+  sync[co] = before
+  return ok, result
+end
+
+--- For the program, which runs the loop from C, where luv cannot see it: the main state may never wait.
+local function set_host_runs_loop(value)
+  host_runs_loop = value
+end
+
+core.hooks({
+  enter = enter,
+  leave = leave,
+  fault = function(message) log.error("%s", tostring(message)) end,
+})
+
+return {
+  start = start, await = await, acquire = acquire, suspend = suspend, wake = wake, protect = protect,
+  post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
+  guarded = guarded, set_host_runs_loop = set_host_runs_loop,
+}

@@ -1,0 +1,262 @@
+--- A listener for messages: runs handlers for what the core receives and sends what they return (nest-wire 1.7-1.9).
+
+local combinators = require("perigee.combinators")
+local context = require("perigee.context")
+local core = require("perigee.core")
+local entry = require("perigee.entry")
+local errors = require("perigee.errors")
+local link = require("perigee.link")
+local log = require("perigee.log")
+local promise = require("perigee.promise")
+local registry = require("perigee.registry")
+local scheduler = require("perigee.scheduler")
+
+local VALUE, LAST, END, ERROR = core.VALUE, core.LAST, core.END, core.ERROR
+
+---@class perigee.MessageServer
+---@field handlers perigee.Handlers
+---@field transport string
+---@field closed perigee.Promise settles when everything is closed
+---@field private core perigee.core.server
+---@field private running table<integer, perigee.ServerCall> requests by number, until answered
+---@field private events integer event handlers still running
+local Server = {}
+Server.__index = Server
+Server.__name = "perigee.server"
+
+--- Answers ------------------------------------------------------------------------------------------------------
+
+---@class perigee.ServerCall one request: a link, so that a Reply can stream into it
+local Call = link.class()
+
+-- Nest's own errors have their keys in Nest's order, which an encoded table would lose.
+local function nest_error(code, message)
+  local parts = { '{"status":"error"' }
+  if code then parts[2] = ',"code":' .. core.json_encode(code) end
+  parts[#parts + 1] = ',"message":' .. (core.json_encode(message) or '""') .. "}"
+  return core.slice(table.concat(parts))
+end
+
+local INTERNAL = nest_error(nil, "Internal server error")
+
+-- Out of a message handler: the contract's rules, Nest's shapes.
+local function error_packet(call, err)
+  if type(err) ~= "table" then err = errors.from(err) end
+  if not errors.is(err) then return err end
+  if err.code == "REMOTE" then return err.err end
+  if err.code == "SCRIPT" then
+    log.failure(("message %s"):format(call.handler.shown), err)
+    return INTERNAL
+  end
+  return nest_error(err.code, err.message)
+end
+
+function Call:over()
+  self.closed = true
+  self.server.running[self.req] = nil
+end
+
+function Call:fail(err)
+  self:over()
+  local packet = error_packet(self, err)
+  local ok, code, message = self.server.core:reply(self.req, ERROR, packet)
+  if ok or code == "CLOSED" then return end
+  log.error("message %s: the error cannot be sent: %s", self.handler.shown, message)
+  self.server.core:reply(self.req, ERROR, INTERNAL)
+end
+
+-- A value that cannot be encoded: Nest never answers (G6), here the call fails.
+function Call:refused(code, message)
+  if code == "CLOSED" then return self:over() end
+  log.error("message %s: the result cannot be sent: %s", self.handler.shown, message)
+  return self:fail(errors.make("INVALID_MESSAGE", message))
+end
+
+function Call:next(value)
+  if self.closed then return end
+  local ok, code, message = self.server.core:reply(self.req, VALUE, value)
+  if ok then return end
+  self:cancel()
+  return self:refused(code, message)
+end
+
+function Call:complete()
+  if self.closed then return end
+  self.upstream = nil
+  self:over()
+  self.server.core:reply(self.req, END)
+end
+
+function Call:error(err)
+  if self.closed then return end
+  self.upstream = nil
+  return self:fail(err)
+end
+
+--- The only value.
+function Call:value(value)
+  if self.closed then return end
+  if value == nil then return self:complete() end
+  self:over()
+  local ok, code, message = self.server.core:reply(self.req, LAST, value)
+  if not ok then return self:refused(code, message) end
+end
+
+--- Requests -----------------------------------------------------------------------------------------------------
+
+local function run_all(data, ctx, all)
+  local list = {}
+  for i, fn in ipairs(all) do list[i] = combinators.async(fn, data, ctx) end
+  return combinators.all({ n = #list, unpack(list) }):next(function(values)
+    -- Nest's join of several event handlers: {"current":…,"next":…}, nested; nil members are left out.
+    local joined = values[#all]
+    for i = #all - 1, 1, -1 do joined = { current = values[i], next = joined } end
+    return joined
+  end)
+end
+
+local function function_of(handler)
+  if handler.fn then return handler.fn end
+  if #handler.all == 1 then return handler.all[1] end
+  return function(data, ctx) return run_all(data, ctx, handler.all) end
+end
+
+local function context_of(self, pattern, data, metadata, peer)
+  return context.new({
+    transport = self.transport, server = self.core, peer_id = peer, cancelled = false,
+    pattern_json = pattern, data_json = data, metadata_json = metadata,
+  })
+end
+
+local function decode(data)
+  if data == nil then return nil end
+  return core.json_decode(data)
+end
+
+function Server:request(handler, req, pattern, data, metadata, peer)
+  local ctx = context_of(self, pattern, data, metadata, peer)
+  local call = setmetatable({ server = self, req = req, handler = handler, ctx = ctx, closed = false }, Call)
+  local value, message = decode(data)
+  if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
+  self.running[req] = call
+  local task = scheduler.start(function(ok, result)
+    if not ok then return call:error(result) end
+    call.work = entry.observe(call, result)
+  end, function_of(handler), value, ctx)
+  if not call.closed and not call.work then call.work = task end
+end
+
+-- The peer has left: nobody waits for the answer any more (G7).
+function Server:gone(req)
+  local call = self.running[req]
+  if not call then return end
+  call.ctx.cancelled = true
+  self.running[req] = nil
+  local work = call.work
+  if work == call then return call:cancel() end
+  call.closed = true
+  if work then work:cancel() end
+end
+
+--- Events -------------------------------------------------------------------------------------------------------
+
+local function event_over(self)
+  self.events = self.events - 1
+  if self.events == 0 and self.on_idle then self.on_idle() end
+end
+
+local function run_event(self, shown, fn, data, ctx)
+  self.events = self.events + 1
+  local own = promise.bare()
+  promise.observe(own, { of = own, settle = function(_, ok, err)
+    event_over(self)
+    if not ok then log.failure("event " .. shown, err) end
+  end })
+  promise.run(own, fn, data, ctx)
+end
+
+function Server:event(handler, pattern, data, metadata, peer)
+  local ctx = context_of(self, pattern, data, metadata, peer)
+  ctx.is_event = true
+  local value, message = decode(data)
+  if message then return log.error("event %s: %s", handler.shown, message) end
+  for _, fn in ipairs(handler.all or { handler.fn }) do
+    run_event(self, handler.shown, fn, value, ctx)
+  end
+end
+
+--- Forwards -----------------------------------------------------------------------------------------------------
+
+local function slice(json)
+  return json and setmetatable({ json }, core.slice_mt)
+end
+
+local function event_sent(shown, code, message)
+  if code then log.warn("event %s was not passed on: %s: %s", shown, code, message) end
+end
+
+-- Untouched, and without Lua where the client's wire is the core's own.
+function Server:forward(handler, req, pattern, data, metadata, peer)
+  local client = registry.resolve(handler.client)
+  local to = client.core
+  if not to then
+    if req then return self:request(handler, req, pattern, data, metadata, peer) end
+    return self:event(handler, pattern, data, metadata, peer)
+  end
+  local other = handler.to or pattern
+  if req then return self.core:forward(req, to, other, data or "null", client.timeout, metadata) end
+  local ok, code, message = to:emit(other, slice(data or "null"), handler.shown, event_sent, slice(metadata))
+  if not ok then event_sent(handler.shown, code, message) end
+end
+
+function Server:receive(req, pattern, data, metadata, peer)
+  local handler = self.handlers:find(pattern)
+  if not handler then
+    if req then return self.core:no_handler(req) end
+    return log.warn("There is no matching event handler defined in the remote service. Event pattern: %s",
+      tostring(pattern))
+  end
+  if handler.direct then return self:forward(handler, req, pattern, data, metadata, peer) end
+  if req then return self:request(handler, req, pattern, data, metadata, peer) end
+  return self:event(handler, pattern, data, metadata, peer)
+end
+
+--- Life ---------------------------------------------------------------------------------------------------------
+
+-- Closed means: the sockets are, and no event handler runs any more.
+local function core_closed(self)
+  if self.events == 0 then return promise.resolve(self.closed, nil) end
+  self.on_idle = function() promise.resolve(self.closed, nil) end
+end
+
+--- Listens. Raises LISTEN_FAILED.
+---@param handlers perigee.Handlers
+---@param options perigee.ListenerOptions
+---@return perigee.MessageServer
+local function open(handlers, options)
+  local self = setmetatable({
+    handlers = handlers, transport = options.transport, running = {}, events = 0, closed = promise.pending(),
+  }, Server)
+  local server, code, message = core.server(options.core, {
+    on_message = function(...) return self:receive(...) end,
+    on_gone = function(req) return self:gone(req) end,
+    on_close = function() return core_closed(self) end,
+    on_fault = function(fault, peer) log.warn("%s: %s", peer, fault) end,
+  })
+  if not server then error(errors.make(code, message), 0) end
+  self.core = server
+  return self
+end
+
+function Server:drain() self.core:drain() end
+
+--- Cuts what still runs, event handlers included.
+function Server:close()
+  self.events = 0
+  self.core:close()
+end
+
+---@return string
+function Server:address() return self.core:address() end
+
+return { open = open }

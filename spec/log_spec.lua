@@ -1,0 +1,63 @@
+local log = require("perigee.log")
+local errors = require("perigee.errors")
+
+describe("log", function()
+  local lines
+
+  before_each(function()
+    lines = {}
+    log.set_sink(function(line) lines[#lines + 1] = line end)
+  end)
+
+  after_each(function()
+    log.set_sink(nil)
+    log.level = "info"
+  end)
+
+  it("writes one prefixed line per message", function()
+    log.error("a %s of %d", "b", 3)
+    log.warn("w")
+    log.info("i")
+    assert.same({ "perigee: error: a b of 3", "perigee: warn: w", "perigee: info: i" }, lines)
+  end)
+
+  it("keeps a peer's text from forging lines", function()
+    log.error("%s", "one\nperigee: info: two\r\27[0m")
+    assert.same({ "perigee: error: one\\nperigee: info: two\\r\\x1b[0m" }, lines)
+  end)
+
+  it("indents tracebacks", function()
+    log.failure("in x", errors.from("boom", "stack traceback:\n\ta.lua:1: in f"))
+    assert.same({ "perigee: error: in x: SCRIPT: boom\n    stack traceback:\n    a.lua:1: in f" }, lines)
+  end)
+
+  it("shows plain tables by their message or code", function()
+    log.failure("x", { message = "m" })
+    log.failure("x", { code = 402 })
+    assert.same({ "perigee: error: x: m", "perigee: error: x: 402" }, lines)
+  end)
+
+  it("never raises", function()
+    local hostile = setmetatable({}, { __tostring = function() error("no") end })
+    log.error("%d", "text")
+    log.error("%s", hostile)
+    log.error(nil)
+    assert.equal(3, #lines)
+    log.set_sink(function() error("full disk") end)
+    assert.has_no.errors(function() log.error("x") end)
+  end)
+
+  it("lets through what the level allows", function()
+    log.level = "warn"
+    log.info("i")
+    log.warn("w")
+    log.level = "none"
+    log.error("e")
+    assert.same({ "perigee: warn: w" }, lines)
+  end)
+
+  it("takes nil and booleans for %s", function()
+    log.info("%s %s", nil, true)
+    assert.same({ "perigee: info: nil true" }, lines)
+  end)
+end)

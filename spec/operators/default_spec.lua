@@ -1,0 +1,18 @@
+local combinators = require("perigee.combinators")
+local source = require("spec.support.source")
+
+describe("default", function()
+  it("gives its value for an empty answer", function()
+    assert.same({ "d" }, combinators.of():default("d"):collect():await())
+  end)
+
+  it("changes nothing else", function()
+    assert.same({ 1, 2 }, combinators.of(1, 2):default("d"):collect():await())
+    assert.same({ false }, combinators.of(false):default("d"):collect():await())
+    local r, control = source.manual()
+    local p = r:default("d"):last()
+    control.observer:error({ code = "X" })
+    local _, err = pcall(p.await, p)
+    assert.equal("X", err.code)
+  end)
+end)

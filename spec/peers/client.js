@@ -1,0 +1,94 @@
+// Nest 12's ClientTCP at the end of a pipe: a command per line on stdin, an outcome per line on stdout.
+//
+//   node client.js '{"port":3001}'
+//   {"id":1,"op":"send","pattern":"echo","data":1}   -> {"id":1,"values":[1]}
+//   {"id":2,"op":"send","pattern":"bad","data":1}    -> {"id":2,"values":[],"error":{...}}
+//   {"id":3,"op":"send",...,"live":true}             -> {"id":3,"value":1} for each value before that, {"id":3,"values":[...]}
+// ops: send, emit, connect, close, cancel (of = the id of a send), metadata (data = what the dispatch hook adds), status, options.
+// An undefined value is told as {"undefined":true}. Prints "ready" first.
+import { ClientProxyFactory, Transport } from '@nestjs/microservices';
+import { createInterface } from 'node:readline';
+import { Logger } from '@nestjs/common';
+import { logger, options, say, tlsOptions } from './common.js';
+
+Logger.overrideLogger(logger);
+
+const running = new Map(); // id -> Subscription
+const seen = []; // statuses since the client was made
+let client;
+
+function open({ tls, ...rest }) {
+  client = ClientProxyFactory.create({
+    transport: Transport.TCP,
+    options: { host: '127.0.0.1', ...rest, ...(tls && { tlsOptions: tlsOptions(tls) }) },
+  });
+  seen.length = 0;
+  client.status.subscribe((status) => seen.push(status));
+}
+
+const told = (value) => (value === undefined ? { undefined: true } : value);
+const failure = (error) => (error instanceof Error ? { name: error.name, message: error.message, code: error.code } : error);
+
+function watch({ id, live }, outcome$) {
+  const values = [];
+  const subscription = outcome$.subscribe({
+    next(value) {
+      values.push(told(value));
+      if (live) say({ id, value: told(value) });
+    },
+    error(error) {
+      running.delete(id);
+      say({ id, values, error: failure(error) });
+    },
+    complete() {
+      running.delete(id);
+      say({ id, values });
+    },
+  });
+  if (!subscription.closed) running.set(id, subscription);
+}
+
+const ops = {
+  send: (command) => watch(command, client.send(command.pattern, command.data)),
+  emit: (command) => watch(command, client.emit(command.pattern, command.data)),
+  async connect({ id }) {
+    try {
+      await client.connect();
+      say({ id, values: [] });
+    } catch (error) {
+      say({ id, values: [], error: failure(error) });
+    }
+  },
+  close({ id }) {
+    client.close();
+    say({ id, values: [] });
+  },
+  cancel({ id, of }) {
+    running.get(of)?.unsubscribe();
+    running.delete(of);
+    say({ id, values: [] });
+  },
+  metadata({ id, data }) {
+    client.setOnDispatchHook((packet) => {
+      if (data) packet.metadata = data;
+    });
+    say({ id, values: [] });
+  },
+  status: ({ id }) => say({ id, values: [...seen] }),
+  pending: ({ id }) => say({ id, values: [client.routingMap.size] }),
+  options({ id, data }) {
+    client.close();
+    open(data);
+    say({ id, values: [] });
+  },
+};
+
+open(options());
+const lines = createInterface({ input: process.stdin });
+lines.on('line', (line) => {
+  const command = JSON.parse(line);
+  ops[command.op](command);
+});
+lines.once('close', () => process.exit(0));
+process.once('SIGTERM', () => process.exit(0));
+say('ready');

@@ -1,0 +1,137 @@
+/* buffer_test.c - core/base/buffer.c and core/base/alloc.c */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include <cmocka.h>
+
+#include "base/buffer.h"
+#include "fail_alloc.h"
+
+static void gives_back_what_was_appended(void **state) {
+    (void)state;
+    struct pge_buf b = {0};
+    char expected[4096];
+    size_t in = 0, out = 0;
+    for (unsigned round = 0; round < 2000; round++) {
+        size_t n = round * 7919u % 97;
+        for (size_t i = 0; i < n; i++) {
+            expected[(in + i) % sizeof expected] = (char)(in + i);
+            char c = (char)(in + i);
+            assert_int_equal(pge_buf_append(&b, &c, 1), 0);
+        }
+        in += n;
+        size_t take = round * 104729u % (pge_buf_len(&b) + 1);
+        for (size_t i = 0; i < take; i++)
+            assert_int_equal(pge_buf_head(&b)[i], expected[(out + i) % sizeof expected]);
+        pge_buf_consume(&b, take);
+        out += take;
+        assert_int_equal(pge_buf_len(&b), in - out);
+        if (in - out > sizeof expected - 97) {
+            pge_buf_consume(&b, in - out);
+            out = in;
+        }
+    }
+    assert_true(b.cap <= 16384); /* the consumed front is used again */
+    pge_buf_deinit(&b);
+}
+
+static void starts_over_when_all_is_consumed(void **state) {
+    (void)state;
+    struct pge_buf b;
+    pge_buf_init(&b);
+    assert_int_equal(PGE_BUF_LIT(&b, "abc"), 0);
+    pge_buf_consume(&b, 3);
+    assert_int_equal(b.start, 0);
+    assert_int_equal(b.end, 0);
+    pge_buf_deinit(&b);
+}
+
+static void takes_an_empty_append(void **state) {
+    (void)state;
+    struct pge_buf b = {0};
+    assert_int_equal(pge_buf_append(&b, NULL, 0), 0);
+    assert_null(b.data);
+    pge_buf_deinit(&b);
+    pge_buf_deinit(&b);
+}
+
+static void refuses_sizes_that_overflow(void **state) {
+    (void)state;
+    struct pge_buf b = {0};
+    assert_int_equal(PGE_BUF_LIT(&b, "kept"), 0);
+    assert_int_equal(pge_buf_reserve(&b, SIZE_MAX - 2), UV_ENOMEM);
+    assert_int_equal(pge_buf_reserve(&b, SIZE_MAX / 2), UV_ENOMEM);
+    assert_int_equal(pge_buf_len(&b), 4);
+    assert_memory_equal(pge_buf_head(&b), "kept", 4);
+    pge_buf_deinit(&b);
+}
+
+static void keeps_its_bytes_when_memory_runs_out(void **state) {
+    (void)state;
+    struct fail_alloc a;
+    struct pge_buf b = {0};
+    char block[2048] = {0};
+    fail_alloc_start(&a, 1);
+    assert_int_equal(PGE_BUF_LIT(&b, "kept"), 0);
+    assert_int_equal(pge_buf_append(&b, block, sizeof block), UV_ENOMEM);
+    assert_int_equal(pge_buf_len(&b), 4);
+    assert_memory_equal(pge_buf_head(&b), "kept", 4);
+    pge_buf_deinit(&b);
+    assert_int_equal(a.held, 0);
+    fail_alloc_stop();
+}
+
+static void trims_only_what_is_empty_and_large(void **state) {
+    (void)state;
+    struct pge_buf b = {0};
+    assert_int_equal(pge_buf_reserve(&b, 100000), 0);
+    assert_int_equal(PGE_BUF_LIT(&b, "x"), 0);
+    pge_buf_trim(&b, 4096);
+    assert_true(b.cap >= 100000);
+    pge_buf_consume(&b, 1);
+    pge_buf_trim(&b, b.cap);
+    assert_non_null(b.data);
+    pge_buf_trim(&b, 4096);
+    assert_null(b.data);
+    assert_int_equal(b.cap, 0);
+}
+
+static void allocates_within_its_contract(void **state) {
+    (void)state;
+    struct fail_alloc a;
+    fail_alloc_start(&a, (size_t)-1);
+    assert_null(pge_calloc(SIZE_MAX / 2, 3));
+    assert_int_equal(a.asked, 0);
+    char *text = pge_strndup("abcdef", 3);
+    assert_string_equal(text, "abc");
+    char *zeroed = pge_calloc(3, 5);
+    for (int i = 0; i < 15; i++)
+        assert_int_equal(zeroed[i], 0);
+    void *nothing = pge_malloc(0);
+    assert_non_null(nothing);
+    pge_free(nothing);
+    pge_free(zeroed);
+    pge_free(text);
+    pge_free(NULL);
+    assert_int_equal(a.held, 0);
+    a.grants = 0;
+    assert_null(pge_strndup("x", 1));
+    assert_null(pge_calloc(1, 1));
+    fail_alloc_stop();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gives_back_what_was_appended),
+        cmocka_unit_test(starts_over_when_all_is_consumed),
+        cmocka_unit_test(takes_an_empty_append),
+        cmocka_unit_test(refuses_sizes_that_overflow),
+        cmocka_unit_test(keeps_its_bytes_when_memory_runs_out),
+        cmocka_unit_test(trims_only_what_is_empty_and_large),
+        cmocka_unit_test(allocates_within_its_contract),
+    };
+    return cmocka_run_group_tests_name("buffer", tests, NULL, NULL);
+}
