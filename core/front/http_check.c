@@ -1,7 +1,7 @@
 /*
- * http_check.c - a request's head read again, to the letter of RFC 9112 and 9110: llhttp, like each of its
- * neighbours, takes things that others refuse, and what two readers read differently smuggles requests.
- * Refused here is what nginx, HAProxy or Node refuses (reliability 1.3).
+ * http_check.c - a request's head read again, to the letter of RFC 9112 and 9110: llhttp, like each
+ * of its neighbours, takes things that others refuse, and what two readers read differently
+ * smuggles. Refused here is what nginx, HAProxy or Node refuses (reliability 1.3).
  */
 #include <strings.h>
 
@@ -13,9 +13,9 @@ enum { TOKEN = 1, TEXT = 2, TARGET = 4, HOST = 8 };
 
 /* From 0x80 on (obs-text) bytes are TEXT only. */
 static const uint8_t classes[128] = {
-    0, 0,  0,  0,  0,  0,  0,  0,  0,  2,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
-    0, 0,  0,  0,  0,  0,  0,  0,  0,  0,  2,  7,  6,  3,  7,  7,  7,  7,  6,  6,  7,  7,
-    6, 15, 15, 6,  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 6,  6,  6,  6,  6,  6,  6,  15,
+    0,  0,  0,  0,  0,  0,  0,  0,  0,  2,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+    0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  2,  7,  6,  3,  7,  7,  7,  7,  6,  6,  7,  7,
+    6,  15, 15, 6,  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 6,  6,  6,  6,  6,  6,  6,  15,
     15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
     15, 15, 15, 6,  6,  6,  7,  15, 7,  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
     15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 6,  7,  6,  15, 0,
@@ -32,17 +32,11 @@ static bool is(unsigned char c, unsigned mask) {
     return ((c < 128 ? classes[c] : TEXT) & mask) != 0;
 }
 
-bool pge_http_is_token(unsigned char c) {
-    return is(c, TOKEN);
-}
+bool pge_http_is_token(unsigned char c) { return is(c, TOKEN); }
 
-bool pge_http_is_text(unsigned char c) {
-    return is(c, TEXT);
-}
+bool pge_http_is_text(unsigned char c) { return is(c, TEXT); }
 
-bool pge_http_is_host(unsigned char c) {
-    return is(c, HOST);
-}
+bool pge_http_is_host(unsigned char c) { return is(c, HOST); }
 
 int pge_http_hex(char c) {
     if (c >= '0' && c <= '9')
@@ -65,9 +59,7 @@ static bool equals(struct pge_span span, const char *text) {
     return span.n == strlen(text) && strncasecmp(span.p, text, span.n) == 0;
 }
 
-static bool is_blank(char c) {
-    return c == ' ' || c == '\t';
-}
+static bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 static struct pge_span trim(struct pge_span s) {
     while (s.n && is_blank(s.p[0])) {
@@ -120,7 +112,7 @@ static char *read_line(char *line, struct pge_http_header *header) {
     return at + 2;
 }
 
-/* Fills headers. The head ends in LF, which no loop here passes. 0, UV_EPROTO, UV_E2BIG, UV_ENOMEM. */
+/* Fills headers. The head ends in LF, which no loop passes. 0, UV_EPROTO, UV_E2BIG, UV_ENOMEM. */
 static int index_headers(struct pge_http_parse *p, char *line, const char *end) {
     unsigned count = 0;
     while (line < end && *line != '\r') {
@@ -143,7 +135,8 @@ static char *read_request_line(struct pge_http_parse *p) {
     char *space = memchr(head, ' ', p->head_size);
     if (!space)
         return NULL;
-    p->target_at = (size_t)(space + 1 - head);
+    p->method_size = (size_t)(space - head);
+    p->target_at = p->method_size + 1;
     char *at = space + 1;
     while (is((unsigned char)*at, TARGET))
         at++;
@@ -157,7 +150,7 @@ static char *read_request_line(struct pge_http_parse *p) {
 void pge_http_point(struct pge_http_parse *p) {
     const char *head = pge_buf_head(&p->in);
     struct pge_http_message *m = &p->message;
-    m->method = (struct pge_span){head, (size_t)((const char *)memchr(head, ' ', p->head_size) - head)};
+    m->method = (struct pge_span){head, p->method_size};
     m->is_head = m->method.n == 4 && memcmp(head, "HEAD", 4) == 0;
     m->target = (struct pge_span){head + p->target_at, p->target_size};
     m->path = m->target;
@@ -234,7 +227,8 @@ static int check_method(struct pge_http_parse *p) {
     return 0;
 }
 
-/* A coding before a last "chunked" may be a good one we do not know: 501. Without it the end is unknown: 400. */
+/* A coding before a last "chunked" may be a good one we do not know: 501. Without that the end of
+   the body is unknown: 400 (RFC 9112 6.1, 6.3). */
 static int check_coding(struct pge_http_parse *p, const struct seen *seen) {
     struct pge_span list = seen->coding, element = {0};
     unsigned chunked = 0, others = 0;
@@ -270,8 +264,9 @@ static int check_length(struct pge_http_parse *p, const struct seen *seen) {
         return refuse(p, 400, "malformed Content-Length");
     if (length > p->limits->max_body_bytes)
         return refuse(p, 413, "body too large");
-    if (length && p->is_old && (equals(p->message.method, "GET") || p->message.is_head ||
-                                equals(p->message.method, "DELETE")))
+    if (length && p->is_old &&
+        (equals(p->message.method, "GET") || p->message.is_head ||
+         equals(p->message.method, "DELETE")))
         return refuse(p, 400, "body where HTTP/1.0 has none");
     p->left = (size_t)length;
     return 0;

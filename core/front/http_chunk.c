@@ -1,6 +1,6 @@
 /*
- * http_chunk.c - the chunked coding (RFC 9112 7.1), removed in place and to the letter: what follows a body
- * is found where every reader finds it, or the body is refused.
+ * http_chunk.c - the chunked coding (RFC 9112 7.1), removed in place and to the letter: what
+ * follows a body is found where every reader finds it, or the body is refused.
  *
  *   in |head|body so far|..coding..|5;a=b CRLF data|      data moves down to the end of the body
  *                                   ^ pos
@@ -52,8 +52,8 @@ static int step_size(struct pge_http_parse *p, char c) {
 }
 
 /*
- * What Node (llhttp 8) takes of RFC 9112 7.1.1: no escapes in a quoted value, and nothing after a bare one.
- * Nobody sends extensions but to try us.
+ * What Node (llhttp 8) takes of RFC 9112 7.1.1: no escapes in a quoted value, nothing after a bare
+ * one. Nobody sends extensions but to try us.
  */
 static int step_extension(int state, char c) {
     bool token = pge_http_is_token((unsigned char)c);
@@ -77,7 +77,7 @@ static int step_extension(int state, char c) {
     }
 }
 
-/* A trailer that speaks of framing or routing is an attack, and some refuse it. Names may come in pieces. */
+/* A trailer that speaks of framing or routing is an attack. Names may come in pieces. */
 static const char *const forbidden[] = {"content-length", "transfer-encoding", "host"};
 
 static int step_name(struct pge_http_parse *p, char c) {

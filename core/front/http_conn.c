@@ -1,18 +1,18 @@
 /*
- * http_conn.c - the life of one connection: reading, one request after the other, output, timers, farewell.
+ * http_conn.c - the life of one connection: one request after the other, output, timers, farewell.
  *
  *   on_data -> run() -> on_request ... pge_http_reply -> reply_done() -> resume -> run() -> ...
  *
- * Whatever may be called from inside the owner's calls only marks and defers: on_request and on_abort are
- * called from the loop, never from inside pge_http_reply. Closing is always asynchronous in net/, so a conn
- * outlives the function that cuts it.
+ * Whatever may be called from inside the owner's calls only marks and defers: on_request and
+ * on_abort are called from the loop, never from inside pge_http_reply. Closing is always
+ * asynchronous in net/, so a conn outlives the function that cuts it.
  */
 #include "base/alloc.h"
 #include "front/http_internal.h"
 
 enum {
     PIECE_BYTES = 256 * 1024,    /* handed to the conn at a time, so that progress can be seen */
-    STUFFED_BYTES = 1024 * 1024, /* queued output beyond which a peer is not read (reliability 2.1) */
+    STUFFED_BYTES = 1024 * 1024, /* queued output that stops reading a peer (reliability 2.1) */
     NEXT_BYTES = 16 * 1024,      /* read ahead while a reply is awaited, and one read more */
     FAREWELL_BYTES = 256 * 1024, /* read and dropped after the last reply, ... */
     FAREWELL_MS = 1000,          /* ... for so long, before the close that may reset */
@@ -25,16 +25,14 @@ static size_t queued(const struct pge_http_conn *c) {
     return pge_conn_queued(c->conn) + pge_buf_len(&c->late);
 }
 
-static bool is_stuffed(const struct pge_http_conn *c) {
-    return queued(c) > STUFFED_BYTES;
-}
+static bool is_stuffed(const struct pge_http_conn *c) { return queued(c) > STUFFED_BYTES; }
 
 static void wait_for(struct pge_http_conn *c, enum pge_http_wait wait, uint64_t ms) {
     c->wait = wait;
     if (wait == PGE_HTTP_WAIT_NOTHING)
         pge_loop_timer_stop(c->server->loop, &c->timer);
     else
-        pge_loop_timer(c->server->loop, &c->timer, ms); /* cannot fail: an open conn holds the loop */
+        pge_loop_timer(c->server->loop, &c->timer, ms); /* cannot fail: we hold the loop */
 }
 
 /* ---- ends ---- */
@@ -70,8 +68,8 @@ static void break_off(struct pge_http_conn *c) {
 }
 
 /*
- * The last output is queued. The peer must see it and then the end: closing with unread bytes would reset the
- * connection and destroy what is under way, so we send FIN and read on for a while.
+ * The last output is queued. The peer must see it and then the end: closing with unread bytes would
+ * reset the connection and destroy what is under way, so we send FIN and read on for a while.
  */
 static void say_farewell(struct pge_http_conn *c) {
     if (pge_buf_len(&c->late))
@@ -80,6 +78,9 @@ static void say_farewell(struct pge_http_conn *c) {
         pge_conn_close_after_write(c->conn);
         return;
     }
+    if (c->is_shut)
+        return;
+    c->is_shut = true;
     pge_conn_shutdown(c->conn);
     if (pge_conn_read_start(c->conn) < 0)
         pge_conn_close_after_write(c->conn);
@@ -327,6 +328,8 @@ static void on_idle(struct pge_http_conn *c) {
         return;
     }
     pge_http_parse_trim(&c->req.parse);
+    pge_buf_trim(&c->conn->out, 0); /* empty ones only */
+    pge_buf_trim(&c->conn->sending, 0);
     wait_for(c, PGE_HTTP_WAIT_REQUEST, limit - idle);
 }
 

@@ -26,7 +26,7 @@ enum pge_http_phase {
 struct pge_http_parse {
     llhttp_t llhttp;
     const struct pge_http_limits *limits; /* borrowed: the server's */
-    struct pge_buf in;                    /* owned: the request from its first byte, and what follows */
+    struct pge_buf in;                    /* owned: the request, and what follows it */
     struct pge_http_header *headers;      /* owned, header_cap of them */
     struct pge_http_message message;
     const char *indexed; /* where in's bytes were when message and headers were filled */
@@ -35,7 +35,7 @@ struct pge_http_parse {
     size_t body_size;    /* so far; it follows the head without a gap */
     size_t left;         /* to come of the body or the chunk */
     size_t extra;        /* bytes of chunk extensions and trailers */
-    size_t target_at, target_size;
+    size_t method_size, target_at, target_size;
     const char *why; /* static: what was wrong, for people */
     enum pge_http_phase phase;
     unsigned header_cap;
@@ -59,9 +59,11 @@ void pge_http_parse_next(struct pge_http_parse *parse);
 /* Gives memory back when nothing is held in it. */
 void pge_http_parse_trim(struct pge_http_parse *parse);
 /* Refuses; the phase to return. */
-enum pge_http_phase pge_http_parse_refuse(struct pge_http_parse *parse, int status, const char *why);
+enum pge_http_phase pge_http_parse_refuse(struct pge_http_parse *parse, int status,
+                                          const char *why);
 
-/* http_check.c: a head llhttp took, read again strictly. 0 (spans, framing and flags filled), or refused. */
+/* http_check.c: a head llhttp took, read again strictly. 0 (spans, framing, flags filled) or
+ * refused. */
 int pge_http_check_head(struct pge_http_parse *parse);
 /* Fills message and headers anew after in's bytes have moved. */
 void pge_http_check_again(struct pge_http_parse *parse);
@@ -75,7 +77,8 @@ int pge_http_hex(char c);               /* 0..15, or -1 */
 /* http_target.c: host.p NULL: none was given. 0 (absolute form reduced), or refused. */
 int pge_http_check_target(struct pge_http_parse *parse, struct pge_span host);
 
-/* http_chunk.c: removes the chunked coding in place. 1: the body is whole, 0: more is needed, else refused. */
+/* http_chunk.c: removes the chunked coding in place. 1: the body is whole, 0: more is needed, < 0:
+   refused. */
 void pge_http_chunk_start(struct pge_http_parse *parse);
 int pge_http_chunk_run(struct pge_http_parse *parse);
 
@@ -113,15 +116,15 @@ struct pge_http_conn {
     struct pge_defer resume;   /* goes on after a reply, outside the owner's call */
     struct pge_defer pump;     /* moves late on */
     struct pge_timer timer, write_timer;
-    uint64_t progress_ms; /* when output last got on, or began to wait */
-    uint64_t idle_since_ms;
-    size_t discarded;     /* bytes read after the farewell */
+    uint64_t progress_ms;   /* when output last got on, or began to wait */
+    uint64_t idle_since_ms; /* while wait is for a request */
+    size_t discarded;       /* bytes read after the farewell */
     enum pge_http_wait wait;
     bool is_last;    /* the reply being made ends the connection */
     bool is_running; /* inside run(): replies made by on_request return to it */
     bool is_broken;  /* cut at the end of the turn, outside the owner's call */
     bool is_eof;     /* the peer sends no more */
-    bool is_ending, is_closing, said_continue;
+    bool is_ending, is_shut, is_closing, said_continue;
 };
 
 struct pge_http_server {
@@ -144,7 +147,8 @@ void pge_http_conn_open(struct pge_http_server *server, struct pge_conn *conn);
 void pge_http_conn_drain(struct pge_http_conn *c);
 /* Closes at once; is_told: a request not answered is reported as aborted. */
 void pge_http_conn_cut(struct pge_http_conn *c, bool is_told);
-/* Where to append n bytes of output, room reserved; NULL: out of memory or bounds, and the connection is cut. */
+/* Where to append n bytes of output, room reserved; NULL: out of memory or bounds, the connection
+   is cut. */
 struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n);
 /* After appending there. */
 void pge_http_conn_sent(struct pge_http_conn *c);

@@ -69,10 +69,8 @@ int pge_http_parse_append(struct pge_http_parse *p, const char *data, size_t n) 
 
 void pge_http_parse_next(struct pge_http_parse *p) {
     pge_buf_consume(&p->in, p->pos);
-    struct pge_http_parse fresh = {.limits = p->limits,
-                                   .in = p->in,
-                                   .headers = p->headers,
-                                   .header_cap = p->header_cap};
+    struct pge_http_parse fresh = {
+        .limits = p->limits, .in = p->in, .headers = p->headers, .header_cap = p->header_cap};
     *p = fresh;
 }
 
@@ -159,8 +157,7 @@ static enum pge_http_phase ready(struct pge_http_parse *p) {
     if (p->indexed != pge_buf_head(&p->in))
         pge_http_check_again(p);
     if (p->body_size)
-        p->message.body =
-            (struct pge_span){pge_buf_head(&p->in) + p->head_size, p->body_size};
+        p->message.body = (struct pge_span){pge_buf_head(&p->in) + p->head_size, p->body_size};
     p->phase = PGE_HTTP_READY;
     return p->phase;
 }

@@ -27,8 +27,9 @@ static bool equals(struct pge_span span, const char *text) {
 
 /* Framing and the connection are ours to say. */
 static bool is_ours(const struct head *head, struct pge_span name) {
-    static const char *const names[] = {"connection", "content-length",   "date", "keep-alive",
-                                        "trailer",    "proxy-connection", "te",   "transfer-encoding"};
+    static const char *const names[] = {"connection", "content-length",   "date",
+                                        "keep-alive", "trailer",          "proxy-connection",
+                                        "te",         "transfer-encoding"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (equals(name, names[i]))
             return true;
@@ -36,9 +37,7 @@ static bool is_ours(const struct head *head, struct pge_span name) {
            (head->retry_after_s >= 0 && equals(name, "retry-after"));
 }
 
-static void put(struct pge_buf *out, const char *text) {
-    pge_buf_append(out, text, strlen(text));
-}
+static void put(struct pge_buf *out, const char *text) { pge_buf_append(out, text, strlen(text)); }
 
 static void put_field(struct pge_buf *out, struct pge_span name, struct pge_span value) {
     pge_buf_append(out, name.p, name.n);
@@ -121,9 +120,7 @@ static int check(const struct pge_http_request *req, const struct head *head) {
 }
 
 /* RFC 9110 6.4.1, 15.3.6: statuses whose replies have no body. */
-static bool is_bodiless(int status) {
-    return status == 204 || status == 205 || status == 304;
-}
+static bool is_bodiless(int status) { return status == 204 || status == 205 || status == 304; }
 
 static int reply(struct pge_http_request *req, struct head *head, struct pge_span body) {
     struct pge_http_conn *c = conn_of(req);
@@ -145,10 +142,8 @@ static int reply(struct pge_http_request *req, struct head *head, struct pge_spa
 
 int pge_http_reply(struct pge_http_request *req, int status, const struct pge_http_header *headers,
                    unsigned header_count, struct pge_span body) {
-    struct head head = {.status = status,
-                        .headers = headers,
-                        .header_count = header_count,
-                        .retry_after_s = -1};
+    struct head head = {
+        .status = status, .headers = headers, .header_count = header_count, .retry_after_s = -1};
     return reply(req, &head, body);
 }
 
@@ -170,7 +165,7 @@ static void put_json_text(struct pge_buf *out, struct pge_span text) {
     PGE_BUF_LIT(out, "\"");
 }
 
-/* RFC 9457. The body, in the server's scratch; p NULL: out of memory. A detail that is not UTF-8 is left out. */
+/* RFC 9457. The body, in the server's scratch; p NULL: out of memory. */
 static struct pge_span problem(struct pge_http_server *server, int status, struct pge_span detail) {
     struct pge_buf *out = &server->scratch;
     const char *title = pge_http_reason(status);

@@ -1,5 +1,5 @@
 /*
- * http_target.c - Host and target: where a request says it goes. It must say so once, in one reading.
+ * http_target.c - Host and target: where a request says it goes. It must say so once, in one way.
  */
 #include <strings.h>
 
@@ -46,7 +46,8 @@ static bool host_is_good(struct pge_span host) {
     return name.n && name.p[0] == '[' ? host_literal_is_good(name) : host_name_is_good(name);
 }
 
-/* Absolute form is reduced to origin form in place; where it has no path, "/" overwrites its last byte. */
+/* Absolute form is reduced to origin form in place; without a path, "/" overwrites its last byte.
+ */
 static int reduce(struct pge_http_parse *p, struct pge_span host) {
     char *target = pge_buf_head(&p->in) + p->target_at;
     size_t scheme = strncasecmp(target, "http://", 7) == 0 ? 7 : 8;
@@ -81,7 +82,8 @@ static int read_octet(struct pge_span path, size_t *i) {
     return octet ? octet : -1;
 }
 
-/* Whether ".." leads above the root, as the most liberal reader has it: "%2e" and "%2f" count, "//" is "/". */
+/* Whether ".." leads above the root, as the most liberal reader has it: "%2e" and "%2f" count, and
+   "//" is "/". */
 static int check_path(struct pge_http_parse *p, struct pge_span path) {
     size_t size = 0, dots = 0;
     int depth = 0;

@@ -10,12 +10,23 @@
 /* A connection that once queued more keeps no more than this when it is idle. */
 enum { KEEP_BYTES = 65536 };
 
-static void on_flush(struct pge_defer *defer) {
-    pge_conn_flush(container_of(defer, struct pge_conn, flush));
+/* Who asked to be closed after the write is closed after its failure, too. */
+static void tell_failure(struct pge_conn *conn) {
+    if (conn->wants_close)
+        pge_conn_close(conn);
+    else
+        conn->events->on_drain(conn, conn->failed);
 }
 
-struct pge_conn *pge_conn_new(struct pge_loop *loop, const struct pge_stream *stream,
-                              int *status) {
+static void on_flush(struct pge_defer *defer) {
+    struct pge_conn *conn = container_of(defer, struct pge_conn, flush);
+    if (conn->failed)
+        tell_failure(conn);
+    else
+        pge_conn_flush(conn);
+}
+
+struct pge_conn *pge_conn_new(struct pge_loop *loop, const struct pge_stream *stream, int *status) {
     *status = pge_loop_hold(loop);
     if (*status < 0)
         return NULL;
@@ -82,7 +93,7 @@ void pge_conn_ended(struct pge_conn *conn, int status) {
 }
 
 int pge_conn_dirty(struct pge_conn *conn) {
-    if (conn->is_closing)
+    if (conn->is_closing || conn->failed)
         return UV_EPIPE;
     if (conn->is_sending || !conn->is_open)
         return 0; /* goes out when the write in flight, or the dial, is done */
@@ -90,7 +101,7 @@ int pge_conn_dirty(struct pge_conn *conn) {
 }
 
 int pge_conn_write(struct pge_conn *conn, const void *bytes, size_t n) {
-    if (conn->is_closing)
+    if (conn->is_closing || conn->failed)
         return UV_EPIPE;
     int status = pge_buf_append(&conn->out, bytes, n);
     return status < 0 ? status : pge_conn_dirty(conn);
@@ -113,26 +124,18 @@ static void on_written(struct pge_conn *conn, int status) {
     if (conn->is_closing)
         return;
     if (status < 0) {
+        conn->failed = status;
         pge_buf_clear(&conn->out);
-        if (conn->wants_close)
-            pge_conn_close(conn);
-        else
-            conn->events->on_drain(conn, status);
+        tell_failure(conn);
         return;
     }
     pge_conn_flush(conn);
-    if (!conn->is_closing && !conn->is_sending)
+    if (!conn->is_closing && !conn->is_sending && !conn->failed)
         conn->events->on_drain(conn, 0);
 }
 
-void pge_conn_flush(struct pge_conn *conn) {
-    pge_defer_cancel(&conn->flush);
-    if (conn->is_closing || conn->is_sending || !conn->is_open)
-        return;
-    if (pge_buf_len(&conn->out) == 0) {
-        on_empty(conn);
-        return;
-    }
+/* Lends what is queued to the stream. 1, 0, < 0 as stream->write. */
+static int send_out(struct pge_conn *conn) {
     struct pge_buf idle = conn->sending;
     conn->sending = conn->out;
     conn->out = idle;
@@ -141,17 +144,27 @@ void pge_conn_flush(struct pge_conn *conn) {
                                      pge_buf_len(&conn->sending), on_written);
     if (status == 0) {
         conn->is_sending = true;
-        return;
+        return 0;
     }
     idle = conn->out; /* back again: the warm buffer is the one to append to */
     conn->out = conn->sending;
     conn->sending = idle;
     pge_buf_clear(&conn->out);
     pge_buf_trim(&conn->out, KEEP_BYTES);
-    if (status < 0 && !conn->wants_close)
-        conn->events->on_drain(conn, status);
-    else
+    return status;
+}
+
+void pge_conn_flush(struct pge_conn *conn) {
+    if (conn->is_closing || conn->is_sending || !conn->is_open || conn->failed)
+        return;
+    pge_defer_cancel(&conn->flush);
+    int status = pge_buf_len(&conn->out) ? send_out(conn) : 1;
+    if (status > 0) {
         on_empty(conn);
+    } else if (status < 0) {
+        conn->failed = status;
+        pge_loop_defer(conn->loop, &conn->flush, PGE_FLUSH); /* the owner may be inside an op */
+    }
 }
 
 void pge_conn_shutdown(struct pge_conn *conn) {

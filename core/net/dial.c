@@ -1,7 +1,8 @@
 /*
  * dial.c - look up, then connect to one address after the other, under one time limit.
  *
- *   start --turn--> [lookup] --> attempt 1 --fails or its share of the time ends--> attempt 2 ... --> on_done
+ *   start --turn--> [lookup] --> attempt 1 --fails or its share of the time ends--> attempt 2 ...
+ * --> on_done
  */
 #include "net/dial.h"
 
@@ -57,7 +58,8 @@ static void finish(struct pge_dial *dial) {
         pge_conn_close(dial->conn);
     dial->conn = NULL;
     if (dial->is_looking)
-        uv_cancel((uv_req_t *)&dial->lookup); /* fails once a thread is at it: then it is waited for */
+        uv_cancel(
+            (uv_req_t *)&dial->lookup); /* fails once a thread is at it: then it is waited for */
     else
         free_dial(dial);
 }
@@ -216,8 +218,7 @@ static void on_lookup(uv_getaddrinfo_t *req, int status, struct addrinfo *list) 
 }
 
 /* Writes the numeric address or path into to->addr. 0, UV_EAI_NONAME: a name, UV_ENAMETOOLONG. */
-static int set_address(struct pge_endpoint *to, const char *host, uint16_t port,
-                       const char *path) {
+static int set_address(struct pge_endpoint *to, const char *host, uint16_t port, const char *path) {
     if (path) {
         if (strlen(path) >= sizeof to->addr.un.sun_path)
             return UV_ENAMETOOLONG;
@@ -305,7 +306,8 @@ struct pge_dial *pge_dial_start(struct pge_loop *loop, const struct pge_target *
         free_dial(dial);
         return NULL;
     }
-    /* The first step waits for the end of the turn, so that on_done never comes before we return. */
+    /* The first step waits for the end of the turn, so that on_done never comes before we return.
+     */
     pge_loop_defer(loop, &dial->begin, PGE_SOON);
     return dial;
 }

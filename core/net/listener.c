@@ -125,8 +125,8 @@ static int bind_unix(struct pge_listener *l, const struct sockaddr_un *un) {
 
 static int bind_inet(struct pge_listener *l, const struct sockaddr *sa) {
     int on = 1;
-    socklen_t size = sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-                                               : sizeof(struct sockaddr_in);
+    socklen_t size =
+        sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
         bind(l->fd, sa, size) < 0)
         return uv_translate_sys_error(errno);

@@ -4,16 +4,16 @@
  *   owner --pge_conn_write--> conn.out --end of turn--> stream->write --> kernel
  *   owner <--on_data-------- loop->read_buf <---------- stream <--------- kernel
  *
- * Glossary: a `conn` is one connection; a `listener` accepts them; an `endpoint` is where to dial or
- * bind. A new stream is one file with one const `struct pge_stream`.
+ * Glossary: a `conn` is one connection; a `listener` accepts them; an `endpoint` is where to dial
+ * or bind. A new stream is one file with one const `struct pge_stream`.
  *
  * The contract, which one spec runs against every stream:
  *  1. An op returns 0, or a negative libuv code and then no callback follows.
  *  2. No callback runs before the op that caused it has returned.
  *  3. on_data lends its bytes until it returns.
- *  4. The owner closes, also after a failed on_open. pge_conn_close may be called twice and inside any
- *     callback; unwritten bytes are dropped; then on_close fires, last and exactly once, and the conn
- *     is freed after it returns. No other callback comes after pge_conn_close.
+ *  4. The owner closes, also after a failed on_open. pge_conn_close may be called twice and inside
+ * any callback; unwritten bytes are dropped; then on_close fires, last and exactly once, and the
+ * conn is freed after it returns. No other callback comes after pge_conn_close.
  *  5. No slot is NULL.
  */
 #ifndef PGE_NET_STREAM_H
@@ -39,16 +39,19 @@ struct pge_endpoint {
         struct sockaddr_storage storage; /* AF_INET, AF_INET6 */
         struct sockaddr_un un;           /* AF_UNIX, for pipe */
     } addr;
-    struct pge_tls *tls;     /* borrowed until on_close; NULL: plain */
-    const char *server_name; /* borrowed until the op returns; what a TLS peer must prove; may be NULL */
+    struct pge_tls *tls; /* borrowed until on_close; NULL: plain */
+    const char
+        *server_name; /* borrowed until the op returns; what a TLS peer must prove; may be NULL */
 };
 
 /* What a connection reports upwards. All are always set. */
 struct pge_conn_events {
     void (*on_open)(struct pge_conn *conn, int status);
-    /* n > 0: bytes. UV_EOF: the peer will send no more, writing is still possible. Else an error. */
+    /* n > 0: bytes. UV_EOF: the peer will send no more, writing is still possible. Else an error.
+     */
     void (*on_data)(struct pge_conn *conn, const char *data, ssize_t n);
-    /* Queued output fell to zero after it had been above what one write took, or a write failed. */
+    /* Queued output fell to zero after it had been above what one write took. Or a write failed:
+     * told once, what was queued is dropped, and later writes get UV_EPIPE. */
     void (*on_drain)(struct pge_conn *conn, int status);
     void (*on_close)(struct pge_conn *conn);
 };
@@ -62,6 +65,7 @@ struct pge_conn {
     struct pge_buf sending;               /* borrowed by the stream until its write ends */
     struct pge_defer flush;
     bool is_open, is_closing, is_sending, is_reading;
+    int failed;          /* why nothing can be written any more; 0: it can */
     bool has_ended;      /* on_data told the end: nothing more comes */
     bool wants_shutdown; /* half-close once out is written */
     bool wants_close;    /* close once out is written */
@@ -72,15 +76,17 @@ struct pge_conn {
 typedef void (*pge_write_cb)(struct pge_conn *conn, int status);
 
 struct pge_stream {
-    const char *name;     /* "tcp", "pipe", "tls" */
-    size_t conn_size;     /* sizeof its struct, whose first member is struct pge_conn */
+    const char *name; /* "tcp", "pipe", "tls" */
+    size_t conn_size; /* sizeof its struct, whose first member is struct pge_conn */
     int (*init)(struct pge_conn *conn); /* after the base is set up; on failure nothing to undo */
     int (*connect)(struct pge_conn *conn, const struct pge_endpoint *to); /* then on_open */
-    /* Takes over fd (on failure it stays the caller's). Open at once; tls: calls on_accept later. */
+    /* Takes over fd (on failure it stays the caller's). Open at once; tls: calls on_accept later.
+     */
     int (*accept)(struct pge_listener *listener, struct pge_conn *conn, int fd);
     int (*read_start)(struct pge_conn *conn);
     void (*read_stop)(struct pge_conn *conn); /* backpressure */
-    /* 1: all written, no callback. 0: bytes are borrowed until done is called. < 0: nothing written. */
+    /* 1: all written, no callback. 0: bytes are borrowed until done is called. < 0: nothing
+     * written. */
     int (*write)(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done);
     int (*shutdown)(struct pge_conn *conn); /* FIN (tls: close_notify first); nothing queued */
     void (*close)(struct pge_conn *conn);   /* then pge_conn_closed */
@@ -96,17 +102,19 @@ extern const struct pge_stream pge_stream_tcp, pge_stream_pipe, pge_stream_tls;
 struct pge_conn *pge_conn_connect(struct pge_loop *loop, const struct pge_endpoint *to,
                                   const struct pge_conn_events *events, void *owner, int *status);
 
-/* Reading starts paused; start again after on_open. Both harmless when already so, or at the end. */
+/* Reading starts paused; start again after on_open. Both harmless when already so, or at the end.
+ */
 int pge_conn_read_start(struct pge_conn *conn);
 void pge_conn_read_stop(struct pge_conn *conn);
 
-/* Appends output, written at the end of this turn. 0, UV_ENOMEM, UV_EPIPE when closing. */
+/* Appends output, written at the end of this turn. 0, UV_ENOMEM, UV_EPIPE when closing or failed.
+ */
 int pge_conn_write(struct pge_conn *conn, const void *bytes, size_t n);
 
 /* The same for those who encode in place: append to conn->out, then call this. */
 int pge_conn_dirty(struct pge_conn *conn);
 
-/* Writes now instead of at the end of the turn. */
+/* Writes now instead of at the end of the turn. A failure is told at the end of the turn. */
 void pge_conn_flush(struct pge_conn *conn);
 
 /* Bytes not yet taken by the kernel. */
@@ -144,15 +152,16 @@ struct pge_listener {
         uv_handle_t handle;
         uv_poll_t poll;
     } uv;
-    int fd;                 /* owned: the bound socket */
-    struct pge_timer retry; /* accepting again after the process ran out of descriptors */
+    int fd;                  /* owned: the bound socket */
+    struct pge_timer retry;  /* accepting again after the process ran out of descriptors */
     struct pge_list shaking; /* tls conns that have not finished their handshake */
     uint64_t refused;        /* connections that failed before on_accept: handshake, memory */
     bool is_closing, is_paused, unlink_path;
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
 
-/* Binds and listens. NULL: *status says why (UV_EADDRINUSE, ...). A stale unix socket is replaced. */
+/* Binds and listens. NULL: *status says why (UV_EADDRINUSE, ...). A stale unix socket is replaced.
+ */
 struct pge_listener *pge_listener_open(struct pge_loop *loop, const struct pge_endpoint *at,
                                        int backlog, const struct pge_listener_events *events,
                                        void *owner, int *status);

@@ -18,27 +18,27 @@
 #include "net/stream.h"
 
 enum {
-    HANDSHAKE_MS = 10000,  /* for a server: a dialler has its own limit */
-    WINDOW = 256 * 1024,   /* ciphertext that may wait in the inner conn */
+    HANDSHAKE_MS = 10000, /* for a server: a dialler has its own limit */
+    GOODBYE_MS = 1000,    /* how long a close may wait for the kernel to take close_notify */
+    WINDOW = 256 * 1024,  /* ciphertext that may wait in the inner conn */
     RECORD = SSL3_RT_MAX_PLAIN_LENGTH
 };
 
 struct tlsconn {
-    struct pge_conn base;   /* first */
-    struct pge_conn *inner; /* owned: closed with this */
-    struct pge_tls *tls;    /* owned: a reference */
-    SSL *ssl;               /* owned, and its two BIOs */
+    struct pge_conn base;          /* first */
+    struct pge_conn *inner;        /* owned: closed with this */
+    struct pge_tls *tls;           /* owned: a reference */
+    SSL *ssl;                      /* owned, and its two BIOs */
     struct pge_listener *listener; /* borrowed: while shaking; NULL: a dialled conn, or done */
     struct pge_list shaking;       /* in listener->shaking */
-    struct pge_timer limit;        /* of a server's handshake */
-    struct pge_defer deliver;      /* plaintext, or the end, is there without the peer sending more */
-    const char *rest;              /* borrowed: the owner's bytes not yet encrypted */
+    struct pge_timer limit;        /* of a server's handshake; of the goodbye */
+    struct pge_defer deliver; /* plaintext, or the end, is there without the peer sending more */
+    const char *rest;         /* borrowed: the owner's bytes not yet encrypted */
     size_t rest_size;
     pge_write_cb write_done; /* NULL: no write is unfinished */
     int broken;              /* why nothing can be written any more, 0: it can */
     int cut;                 /* how the inner conn ended, 0: it has not */
     int ended;               /* what on_data is told after the last plaintext, 0: more may come */
-    bool is_feeding;         /* inside feed: a failing inner write is told by its result */
 };
 
 static void on_deliver(struct pge_defer *defer);
@@ -90,8 +90,10 @@ static int collect(struct tlsconn *self) {
 static void push(struct tlsconn *self) {
     if (self->broken || BIO_ctrl_pending(SSL_get_wbio(self->ssl)) == 0)
         return;
-    if (collect(self) == 0)
+    if (collect(self) == 0) {
         pge_conn_flush(self->inner);
+        self->broken = self->inner->failed;
+    }
 }
 
 static int encrypt(struct tlsconn *self) {
@@ -115,11 +117,9 @@ static int feed(struct tlsconn *self) {
     do {
         if (self->broken || encrypt(self) < 0)
             return self->broken;
-        self->is_feeding = true;
         pge_conn_flush(self->inner);
-        self->is_feeding = false;
-        if (self->broken)
-            return self->broken;
+        if (self->inner->failed)
+            return self->broken = self->inner->failed;
         if (pge_conn_queued(self->inner))
             return 0;
     } while (self->rest_size);
@@ -146,8 +146,8 @@ static void on_drain(struct pge_conn *inner, int status) {
     struct tlsconn *self = inner->owner;
     if (status < 0)
         self->broken = status;
-    if (self->is_feeding || !self->write_done)
-        return; /* feed looks at broken; else the reader learns it */
+    if (!self->write_done)
+        return;
     status = feed(self);
     if (status)
         end_write(self, status < 0 ? status : 0);
@@ -204,7 +204,8 @@ static void on_deliver(struct pge_defer *defer) {
 
 static int tls_read_start(struct pge_conn *conn) {
     struct tlsconn *self = of(conn);
-    if (self->ended || self->cut || SSL_has_pending(self->ssl) || BIO_ctrl_pending(SSL_get_rbio(self->ssl))) {
+    if (self->ended || self->cut || SSL_has_pending(self->ssl) ||
+        BIO_ctrl_pending(SSL_get_rbio(self->ssl))) {
         int status = pge_loop_defer(conn->loop, &self->deliver, PGE_SOON);
         if (status < 0)
             return status;
@@ -240,7 +241,11 @@ static void end_handshake(struct tlsconn *self, int status) {
 }
 
 static void on_limit(struct pge_timer *timer) {
-    end_handshake(container_of(timer, struct tlsconn, limit), UV_ETIMEDOUT);
+    struct tlsconn *self = container_of(timer, struct tlsconn, limit);
+    if (self->base.is_closing)
+        pge_conn_close(self->inner);
+    else
+        end_handshake(self, UV_ETIMEDOUT);
 }
 
 static void shake(struct tlsconn *self) {
@@ -297,6 +302,7 @@ static void on_inner_data(struct pge_conn *inner, const char *data, ssize_t n) {
 
 static void on_inner_close(struct pge_conn *inner) {
     struct tlsconn *self = inner->owner;
+    pge_loop_timer_stop(inner->loop, &self->limit);
     SSL_free(self->ssl);
     pge_tls_unref(self->tls);
     pge_conn_closed(&self->base);
@@ -371,6 +377,19 @@ static void say_goodbye(struct tlsconn *self) {
     push(self);
 }
 
+/*
+ * The last bytes may have filled the kernel's buffer. Without the goodbye the peer would take all
+ * it got for cut short; so who closes after the write waits for it a little, unseen.
+ */
+static void close_inner(struct tlsconn *self) {
+    if (self->base.is_open && self->base.wants_close && pge_conn_queued(self->inner)) {
+        pge_conn_close_after_write(self->inner);
+        pge_loop_timer(self->base.loop, &self->limit, GOODBYE_MS);
+    } else {
+        pge_conn_close(self->inner);
+    }
+}
+
 static void tls_close(struct pge_conn *conn) {
     struct tlsconn *self = of(conn);
     leave_handshake(self);
@@ -378,7 +397,7 @@ static void tls_close(struct pge_conn *conn) {
     self->write_done = NULL;
     if (self->inner) {
         say_goodbye(self);
-        pge_conn_close(self->inner);
+        close_inner(self);
         return;
     }
     SSL_free(self->ssl);

@@ -17,7 +17,7 @@ struct pge_tls_options {
     const char *cert, *key;  /* own chain and key; a server needs both, a client both or none */
     const char *server_name; /* client: name to verify and to send as SNI; NULL: the host dialled */
     const char *alpn;        /* comma-separated, e.g. "h2,http/1.1"; NULL: none */
-    bool verify;             /* client: check the peer's chain and name. server: ca decides instead */
+    bool verify; /* client: check the peer's chain and name. server: ca decides instead */
 };
 
 /* NULL: why is filled with a text for people. Reference-counted, starting at 1. */

@@ -1,4 +1,5 @@
-/* tls_context.c - reading certificates and keys into OpenSSL contexts; sessions that check names. */
+/* tls_context.c - reading certificates and keys into OpenSSL contexts; sessions that check names.
+ */
 #include "net/tls.h"
 
 #include <openssl/err.h>
@@ -29,7 +30,7 @@ struct why {
 static int complain(const struct why *why, const char *what) {
     unsigned long code = ERR_get_error();
     const char *reason = ERR_GET_LIB(code) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(code))
-                                                           : ERR_reason_error_string(code);
+                                                          : ERR_reason_error_string(code);
     snprintf(why->text, why->size, "tls: %s: %s", what, reason ? reason : "not usable");
     ERR_clear_error();
     return -1;

@@ -37,7 +37,7 @@ function make.raw(self)
 end
 
 function make.peer(self)
-  return self.server:peer(self.peer_id)
+  return (self.server:peer(self.req))
 end
 
 local function no_ack(self)

@@ -121,9 +121,9 @@ local function function_of(handler)
   return function(data, ctx) return run_all(data, ctx, handler.all) end
 end
 
-local function context_of(self, pattern, data, metadata, peer)
+local function context_of(self, req, pattern, data, metadata)
   return context.new({
-    transport = self.transport, server = self.core, peer_id = peer, cancelled = false,
+    transport = self.transport, server = self.core, req = req, cancelled = false,
     pattern_json = pattern, data_json = data, metadata_json = metadata,
   })
 end
@@ -133,8 +133,8 @@ local function decode(data)
   return core.json_decode(data)
 end
 
-function Server:request(handler, req, pattern, data, metadata, peer)
-  local ctx = context_of(self, pattern, data, metadata, peer)
+function Server:request(handler, req, pattern, data, metadata)
+  local ctx = context_of(self, req, pattern, data, metadata)
   local call = setmetatable({ server = self, req = req, handler = handler, ctx = ctx, closed = false }, Call)
   local value, message = decode(data)
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
@@ -175,9 +175,10 @@ local function run_event(self, shown, fn, data, ctx)
   promise.run(own, fn, data, ctx)
 end
 
-function Server:event(handler, pattern, data, metadata, peer)
-  local ctx = context_of(self, pattern, data, metadata, peer)
+function Server:event(handler, pattern, data, metadata)
+  local ctx = context_of(self, nil, pattern, data, metadata)
   ctx.is_event = true
+  ctx.peer = self.core:peer() -- it may leave before the handler asks
   local value, message = decode(data)
   if message then return log.error("event %s: %s", handler.shown, message) end
   for _, fn in ipairs(handler.all or { handler.fn }) do
@@ -196,12 +197,12 @@ local function event_sent(shown, code, message)
 end
 
 -- Untouched, and without Lua where the client's wire is the core's own.
-function Server:forward(handler, req, pattern, data, metadata, peer)
+function Server:forward(handler, req, pattern, data, metadata)
   local client = registry.resolve(handler.client)
   local to = client.core
   if not to then
-    if req then return self:request(handler, req, pattern, data, metadata, peer) end
-    return self:event(handler, pattern, data, metadata, peer)
+    if req then return self:request(handler, req, pattern, data, metadata) end
+    return self:event(handler, pattern, data, metadata)
   end
   local other = handler.to or pattern
   if req then return self.core:forward(req, to, other, data or "null", client.timeout, metadata) end
@@ -209,16 +210,16 @@ function Server:forward(handler, req, pattern, data, metadata, peer)
   if not ok then event_sent(handler.shown, code, message) end
 end
 
-function Server:receive(req, pattern, data, metadata, peer)
+function Server:receive(req, pattern, data, metadata)
   local handler = self.handlers:find(pattern)
   if not handler then
     if req then return self.core:no_handler(req) end
     return log.warn("There is no matching event handler defined in the remote service. Event pattern: %s",
       tostring(pattern))
   end
-  if handler.direct then return self:forward(handler, req, pattern, data, metadata, peer) end
-  if req then return self:request(handler, req, pattern, data, metadata, peer) end
-  return self:event(handler, pattern, data, metadata, peer)
+  if handler.direct then return self:forward(handler, req, pattern, data, metadata) end
+  if req then return self:request(handler, req, pattern, data, metadata) end
+  return self:event(handler, pattern, data, metadata)
 end
 
 --- Life ---------------------------------------------------------------------------------------------------------

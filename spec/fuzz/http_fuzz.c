@@ -1,6 +1,6 @@
 /*
- * http_fuzz.c - a stream of requests, cut anywhere, gives the same as in one piece; and what we take, llhttp
- * alone takes too, with the same body and the same end.
+ * http_fuzz.c - a stream of requests, cut anywhere, gives the same as in one piece; and what we
+ * take, llhttp alone takes too, with the same body and the same end.
  *
  * Input: a count, so many lengths of pieces, then the stream.
  */
@@ -17,10 +17,8 @@ struct text {
     char bytes[MAX_TEXT];
 };
 
-static const struct pge_http_limits limits = {.max_header_bytes = 512,
-                                              .max_headers = 8,
-                                              .max_uri_bytes = 64,
-                                              .max_body_bytes = 64};
+static const struct pge_http_limits limits = {
+    .max_header_bytes = 512, .max_headers = 8, .max_uri_bytes = 64, .max_body_bytes = 64};
 
 static void check(bool is_true, const char *what) {
     if (is_true)

@@ -28,9 +28,9 @@ end
 function http.read(peer, method)
   local stop
   loop.wait_until(function()
-    stop = select(2, peer.received:find("\r\n\r\n", 1, true))
+    stop = select(2, peer:peek():find("\r\n\r\n", 1, true))
     return stop or peer.ended
-  end, nil, function() return ("a response, got %q"):format(peer.received) end)
+  end, nil, function() return ("a response, got %q"):format(peer:peek()) end)
   assert(stop, "the connection ended before a response: " .. tostring(peer.ended))
   local response = parse_head(peer:read(stop))
   local length = tonumber(response.headers["content-length"] or 0)

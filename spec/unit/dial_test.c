@@ -56,8 +56,7 @@ static int set_up(void **state) {
     c->rig = rig_new();
     c->host = (struct host){.sides = &c->guest, .room = 1};
     c->hole = -1;
-    c->host.listener =
-        pge_listener_open(&c->rig->loop, &at, 16, &host_events, &c->host, &status);
+    c->host.listener = pge_listener_open(&c->rig->loop, &at, 16, &host_events, &c->host, &status);
     assert_non_null(c->host.listener);
     struct pge_endpoint to = host_endpoint(c->host.listener);
     struct sockaddr_in in;
@@ -171,8 +170,7 @@ static void opens_to_a_path(void **state) {
     int status;
     struct pge_endpoint at = pipe_endpoint("dial");
     struct pge_listener *tcp = c->host.listener;
-    c->host.listener =
-        pge_listener_open(&c->rig->loop, &at, 16, &host_events, &c->host, &status);
+    c->host.listener = pge_listener_open(&c->rig->loop, &at, 16, &host_events, &c->host, &status);
     dial(c, (struct pge_target){.path = at.addr.un.sun_path});
     assert_int_equal(c->status, 0);
     pge_listener_close(c->host.listener);
@@ -365,16 +363,15 @@ static void checks_the_host_it_was_given(void **state) {
     int status;
     struct cert *root = cert_new("a root", NULL, NULL, 1);
     struct cert *leaf = cert_new("a leaf", "DNS:localhost", root, 1);
-    struct pge_tls *server = tls_side(
-        &(struct pge_tls_options){.cert = leaf->cert_pem, .key = leaf->key_pem}, true);
+    struct pge_tls *server =
+        tls_side(&(struct pge_tls_options){.cert = leaf->cert_pem, .key = leaf->key_pem}, true);
     struct pge_tls *client =
         tls_side(&(struct pge_tls_options){.ca = root->cert_pem, .verify = true}, false);
     stop_listening(c);
     struct pge_endpoint at = tcp_endpoint();
     at.stream = &pge_stream_tls;
     at.tls = server;
-    c->host.listener =
-        pge_listener_open(&c->rig->loop, &at, 16, &host_events, &c->host, &status);
+    c->host.listener = pge_listener_open(&c->rig->loop, &at, 16, &host_events, &c->host, &status);
     struct pge_endpoint to = host_endpoint(c->host.listener);
     struct sockaddr_in in;
     memcpy(&in, &to.addr, sizeof in);
@@ -383,10 +380,8 @@ static void checks_the_host_it_was_given(void **state) {
     assert_true(c->status < 0);
     assert_string_equal(c->why, "IP address mismatch");
     c->dones = 0;
-    dial(c, (struct pge_target){.host = "127.0.0.1",
-                                .port = c->port,
-                                .tls = client,
-                                .server_name = "localhost"});
+    dial(c, (struct pge_target){
+                .host = "127.0.0.1", .port = c->port, .tls = client, .server_name = "localhost"});
     assert_int_equal(c->status, 0);
     rig_until(c->rig, c->host.accepts == 1);
     side_close(&c->client);

@@ -1,16 +1,10 @@
-/* http_server_test.c - requests and replies over real sockets: what is said, in which order, with which head. */
+/* http_server_test.c - requests and replies over real sockets: what is said, and in which order. */
 #include <signal.h>
 #include <time.h>
 
 #include "http_support.h"
 
-#define GET "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 #define PLAIN "HTTP/1.1 200 OK\r\n@Content-Length: 2\r\n\r\nok"
-
-static void say_ok(struct front *f, struct pge_http_request *req) {
-    (void)f;
-    assert_int_equal(pge_http_reply(req, 200, NULL, 0, span("ok")), 0);
-}
 
 static void echo(struct front *f, struct pge_http_request *req) {
     (void)f;
@@ -21,13 +15,6 @@ static void echo(struct front *f, struct pge_http_request *req) {
 static void echo_path(struct front *f, struct pge_http_request *req) {
     (void)f;
     assert_int_equal(pge_http_reply(req, 200, NULL, 0, pge_http_request_message(req)->path), 0);
-}
-
-static struct front *open_with(void (*answer)(struct front *, struct pge_http_request *)) {
-    struct front *f = front_new();
-    f->answer = answer;
-    front_open(f);
-    return f;
 }
 
 static void exchange(struct client *c, const char *request, const char *reply) {
@@ -46,9 +33,11 @@ static void answers_on_one_connection(void **state) {
     assert_string_equal(f->last, "GET / ");
     exchange(c, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
              "HTTP/1.1 200 OK\r\n@Content-Length: 3\r\n\r\nabc");
-    exchange(c, "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n"
-                "0\r\n\r\n",
-             "HTTP/1.1 200 OK\r\n@Content-Length: 3\r\n\r\nabc");
+    exchange(
+        c,
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n"
+        "0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n@Content-Length: 3\r\n\r\nabc");
     assert_int_equal(c->end, 0);
     assert_int_equal(pge_http_server_stats(f->server).requests, 3);
     assert_int_equal(pge_http_server_stats(f->server).connections, 1);
@@ -149,8 +138,9 @@ static void says_continue_only_while_a_good_body_is_awaited(void **state) {
     exchange(c, EXPECTING "abc", ABC);
     exchange(c, EXPECTING "a", "");
     exchange(c, "bc", ABC);
-    exchange(c, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
-                "Transfer-Encoding: chunked\r\n\r\n",
+    exchange(c,
+             "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+             "Transfer-Encoding: chunked\r\n\r\n",
              "HTTP/1.1 100 Continue\r\n\r\n");
     exchange(c, "3\r\nabc\r\n0\r\n\r\n", ABC);
     client_forget(c);
@@ -309,11 +299,12 @@ static void writes_problems(void **state) {
     (void)state;
     struct front *f = open_with(say_problem);
     struct client *c = client_connected(f);
-    exchange(c, GET,
-             "HTTP/1.1 503 Service Unavailable\r\n@Allow: GET\r\n"
-             "Content-Type: application/problem+json\r\nRetry-After: 7\r\nContent-Length: 94\r\n\r\n"
-             "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,"
-             "\"detail\":\"a \\\"b\\\"\\u000a\xc3\xa9\\\\\"}");
+    exchange(
+        c, GET,
+        "HTTP/1.1 503 Service Unavailable\r\n@Allow: GET\r\n"
+        "Content-Type: application/problem+json\r\nRetry-After: 7\r\nContent-Length: 94\r\n\r\n"
+        "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,"
+        "\"detail\":\"a \\\"b\\\"\\u000a\xc3\xa9\\\\\"}");
     exchange(c, GET,
              "HTTP/1.1 405 Method Not Allowed\r\n@Allow: GET\r\n"
              "Content-Type: application/problem+json\r\nContent-Length: 64\r\n\r\n"
@@ -371,6 +362,44 @@ static void serves_unix_sockets(void **state) {
     front_free(f);
 }
 
+static void serves_tls(void **state) {
+    (void)state;
+    int status;
+    struct front *f = front_new();
+    struct cert *root = cert_new("root", NULL, NULL, 30);
+    struct cert *leaf = cert_new("localhost", "DNS:localhost", root, 30);
+    struct pge_tls *tls =
+        tls_side(&(struct pge_tls_options){.cert = leaf->cert_pem, .key = leaf->key_pem}, true);
+    struct pge_tls *trust = tls_side(
+        &(struct pge_tls_options){.ca = root->cert_pem, .server_name = "localhost", .verify = true},
+        false);
+    struct pge_endpoint at = tcp_endpoint();
+    struct side side = {.is_reader = true};
+    at.stream = &pge_stream_tls;
+    at.tls = tls;
+    f->answer = say_ok;
+    f->server = pge_http_server_open(&f->rig->loop, &at, &f->limits, &front_events, f, &status);
+    assert_non_null(f->server);
+    struct pge_endpoint to = host_endpoint(f->server->listener);
+    to.tls = trust;
+    side.conn = pge_conn_connect(&f->rig->loop, &to, &side_events, &side, &status);
+    assert_int_equal(pge_conn_write(side.conn, GET, sizeof GET - 1), 0);
+    rig_until(f->rig, strstr(side.text, "\r\n\r\nok"));
+    static const char last[] = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_int_equal(pge_conn_write(side.conn, last, sizeof last - 1), 0);
+    rig_until(f->rig, side.end);
+    assert_int_equal(side.end, UV_EOF); /* a proper end, not a torn one */
+    assert_non_null(strstr(side.text, "Connection: close\r\n\r\nok"));
+    side_close(&side);
+    pge_http_server_close(f->server);
+    rig_until(f->rig, f->closes == 1);
+    pge_tls_unref(tls);
+    pge_tls_unref(trust);
+    cert_free(leaf);
+    cert_free(root);
+    front_free(f);
+}
+
 static void says_why_it_cannot_listen(void **state) {
     (void)state;
     int status = 0;
@@ -402,6 +431,7 @@ int main(void) {
         cmocka_unit_test(writes_problems),
         cmocka_unit_test(serves_many_connections),
         cmocka_unit_test(serves_unix_sockets),
+        cmocka_unit_test(serves_tls),
         cmocka_unit_test(says_why_it_cannot_listen),
         cmocka_unit_test(knows_reasons),
     };

@@ -1,6 +1,6 @@
 /*
- * http_support.h - for unit tests of core/front: a server on a loop that must be empty at the end, and clients
- * that are bare sockets, so that every byte is ours.
+ * http_support.h - for unit tests of core/front: a server on a loop that must be empty at the end,
+ * and clients that are bare sockets, so that every byte is ours.
  */
 #ifndef SPEC_UNIT_HTTP_SUPPORT_H
 #define SPEC_UNIT_HTTP_SUPPORT_H
@@ -20,7 +20,7 @@ struct front {
     struct sockaddr_in at;
     struct pge_http_limits limits;
     void (*answer)(struct front *front, struct pge_http_request *req); /* NULL: later */
-    struct pge_http_request *waiting[MAX_REQUESTS]; /* not answered yet */
+    struct pge_http_request *waiting[MAX_REQUESTS];                    /* not answered yet */
     int requests, aborts, closes, depth;
     char last[256]; /* "METHOD target body" */
 };
@@ -232,6 +232,50 @@ static inline size_t count_of(const char *text, const char *what) {
     for (const char *at = text; (at = strstr(at, what)) != NULL; at += strlen(what))
         count++;
     return count;
+}
+
+#define GET "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+#define POST_3 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+
+static inline void say_ok(struct front *f, struct pge_http_request *req) {
+    (void)f;
+    assert_int_equal(pge_http_reply(req, 200, NULL, 0, span("ok")), 0);
+}
+
+static inline struct front *open_with(void (*answer)(struct front *, struct pge_http_request *)) {
+    struct front *f = front_new();
+    f->answer = answer;
+    front_open(f);
+    return f;
+}
+
+/* Until the server has taken so many bytes of the request being sent. */
+#define until_taken(f, size) rig_until((f)->rig, front_conn(f)->req.parse.pos == (size))
+
+static inline struct pge_http_request *until_asked(struct front *f) {
+    rig_until(f->rig, f->waiting[0]);
+    struct pge_http_request *req = f->waiting[0];
+    f->waiting[0] = NULL;
+    return req;
+}
+
+static inline void assert_refused_with(struct client *c, const char *status) {
+    client_until_end(c);
+    assert_int_equal(c->end, 1); /* FIN, not RST: what we said has arrived */
+    assert_memory_equal(c->text, "HTTP/1.1 ", 9);
+    assert_memory_equal(c->text + 9, status, 3);
+    assert_non_null(strstr(c->text, "\r\nConnection: close\r\n"));
+    assert_non_null(strstr(c->text, "\r\nContent-Type: application/problem+json\r\n"));
+    assert_null(strstr(strstr(c->text, "\r\n\r\n"), "HTTP/1.1"));
+}
+
+enum { BIG = 8 << 20 };
+
+static inline struct pge_span big(void) {
+    static char bytes[BIG];
+    for (size_t i = 0; i < BIG && bytes[BIG - 1] == 0; i++)
+        bytes[i] = (char)('a' + i % 26);
+    return (struct pge_span){bytes, BIG};
 }
 
 #endif

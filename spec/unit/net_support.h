@@ -98,7 +98,7 @@ static inline void rig_pass(struct rig *rig, uint64_t ms) {
 enum side_place { AT_NONE, AT_OPEN, AT_DATA, AT_DRAIN, AT_ACCEPT };
 
 struct side {
-    struct pge_conn *conn; /* NULL before it is made and once it is closed */
+    struct pge_conn *conn;    /* NULL before it is made and once it is closed */
     enum side_place close_at; /* closes the conn, twice, in this callback */
     bool is_reader;           /* reads as soon as it is open */
     bool is_echo;             /* writes back what it reads */
@@ -297,7 +297,8 @@ static inline void cert_text(struct cert *cert) {
     BIO_free(bio);
 }
 
-/* issuer NULL: a root. san: "DNS:localhost,IP:127.0.0.1" or NULL. The validity ends days from now. */
+/* issuer NULL: a root. san: "DNS:localhost,IP:127.0.0.1" or NULL. The validity ends days from now.
+ */
 static inline struct cert *cert_new(const char *name, const char *san, const struct cert *issuer,
                                     int days) {
     static long serial;
@@ -312,8 +313,7 @@ static inline struct cert *cert_new(const char *name, const char *san, const str
     X509_set_pubkey(cert->x509, cert->key);
     X509_NAME_add_entry_by_txt(X509_get_subject_name(cert->x509), "CN", MBSTRING_ASC,
                                (const unsigned char *)name, -1, -1, 0);
-    X509_set_issuer_name(cert->x509,
-                         X509_get_subject_name(issuer ? issuer->x509 : cert->x509));
+    X509_set_issuer_name(cert->x509, X509_get_subject_name(issuer ? issuer->x509 : cert->x509));
     if (!issuer)
         cert_extend(cert->x509, NID_basic_constraints, "critical,CA:TRUE");
     if (san)

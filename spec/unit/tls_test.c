@@ -53,8 +53,7 @@ static void listen_with(struct scene *s, struct pge_tls_options options) {
     at.stream = &pge_stream_tls;
     at.tls = s->server;
     s->host = (struct host){.sides = s->guests, .room = CLIENTS};
-    s->host.listener =
-        pge_listener_open(&s->rig->loop, &at, 16, &host_events, &s->host, &status);
+    s->host.listener = pge_listener_open(&s->rig->loop, &at, 16, &host_events, &s->host, &status);
     assert_int_equal(status, 0);
 }
 
@@ -89,8 +88,8 @@ static void expect_refusal(struct scene *s, struct pge_tls_options options, cons
 static void expect_welcome(struct scene *s, struct pge_tls_options options, const char *name) {
     uint64_t refused = s->host.listener->refused;
     dial_with(s, options, name);
-    rig_until(s->rig, s->clients[0].opens &&
-                          (s->host.accepts || s->host.listener->refused > refused));
+    rig_until(s->rig,
+              s->clients[0].opens && (s->host.accepts || s->host.listener->refused > refused));
     assert_string_equal(s->clients[0].why, "");
     assert_int_equal(s->clients[0].open_status, 0);
     assert_int_equal(s->host.accepts, 1);
@@ -388,7 +387,8 @@ static void expect_complaint(struct pge_tls_options options, bool is_server, con
 
 static void says_what_is_wrong_with_options(void **state) {
     (void)state;
-    static const char junk[] = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+    static const char junk[] =
+        "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
     struct pge_tls_options mixed = own(leaf), locked = own(leaf), broken;
     mixed.key = member->key_pem;
     expect_complaint((struct pge_tls_options){0}, true, "tls: cert and key belong together");
