@@ -20,7 +20,7 @@ local billing = perigee.client({
 
 local orders = {}
 for i, text in ipairs({ ... }) do
-  local id, amount = text:match("^(%w+):(%d+)$")
+  local id, amount = text:match("^([%w_]+):(%d+)$")
   orders[i] = { orderId = id or error("an order looks like ord_1:500, not " .. text, 0), amount = tonumber(amount) }
 end
 

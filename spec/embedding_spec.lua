@@ -6,12 +6,13 @@ local process = require("spec.support.process")
 local PERIGEE = os.getenv("PERIGEE") or "build/bin/perigee"
 local PRELOAD = os.getenv("PERIGEE_PRELOAD")
 
-local function environment(preload)
+local function environment(preload, asan)
   local env = {}
   for _, name in ipairs({ "PATH", "HOME", "LUA_PATH", "LUA_CPATH", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS" }) do
-    if os.getenv(name) then env[#env + 1] = name .. "=" .. os.getenv(name) end
+    if os.getenv(name) and not (asan and name == "ASAN_OPTIONS") then env[#env + 1] = name .. "=" .. os.getenv(name) end
   end
   if preload and PRELOAD then env[#env + 1] = "LD_PRELOAD=" .. PRELOAD end
+  if asan then env[#env + 1] = "ASAN_OPTIONS=" .. asan end
   return env
 end
 
@@ -19,7 +20,7 @@ local HOSTS = {
   luajit = function(file) return process.start("luajit", { file }, { env = environment(true) }) end,
   nvim = function(file)
     return process.start("nvim", { "--headless", "-u", "NONE", "-i", "NONE", "-c", "luafile " .. file, "-c", "qa!" },
-      { env = environment(true) })
+      { env = environment(true, "detect_leaks=0") }) -- Neovim ends without closing its Lua state
   end,
   perigee = function(file) return process.start(PERIGEE, { "run", file }, { env = environment(false) }) end,
 }

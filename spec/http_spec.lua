@@ -330,7 +330,7 @@ for _, way in ipairs({ "core", "middleware", "fake" }) do
     after_each(function() service:stop({ drain_timeout = 100 }):await() end)
 
     it("passes the body on as it is", function()
-      local body = ' {"b":1.50,"a":[ ]}'
+      local body = '{ "b" : 1.50,"a":[ ] }'
       local response = ask("POST", "/echo", body)
       assert.are.equal(200, response.status)
       assert.are.equal(1.5, http.json(response).b)

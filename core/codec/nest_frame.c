@@ -138,7 +138,7 @@ static int read_length(struct pge_nest_frame *f) {
         return fail_utf8(f);
     if (!hash && f->in_len == 0)
         return need_more(f);
-    if (walk.bytes < f->prefix_len)
+    if (hash && walk.bytes < f->prefix_len)
         return fail_utf8(f);
     if (!parse_length(f->prefix, f->prefix + f->prefix_len, &f->length))
         return fail_length(f);

@@ -126,7 +126,7 @@ struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n) {
         break_off(c);
         return NULL;
     }
-    bool is_late = pge_buf_len(&c->late) || (waiting && waiting + n > PIECE_BYTES);
+    bool is_late = pge_buf_len(&c->late) || waiting + n > PIECE_BYTES;
     struct pge_buf *out = is_late ? &c->late : &conn->out;
     if (pge_buf_reserve(out, n) < 0) {
         break_off(c);

@@ -1,5 +1,4 @@
-/* backoff.c - exponential backoff with jitter, so that those who failed together do not return
- * together. */
+/* backoff.c - exponential backoff; jitter parts those who failed together. */
 #include "net/backoff.h"
 
 uint64_t pge_backoff_next(struct pge_backoff *backoff, struct pge_loop *loop) {

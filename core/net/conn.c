@@ -179,7 +179,7 @@ void pge_conn_close_after_write(struct pge_conn *conn) {
     if (conn->is_closing)
         return;
     conn->wants_close = true;
-    if (pge_conn_queued(conn) == 0 || !conn->is_open)
+    if (pge_conn_queued(conn) == 0 || !conn->is_open || conn->failed)
         pge_conn_close(conn);
 }
 

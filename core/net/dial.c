@@ -1,8 +1,7 @@
 /*
  * dial.c - look up, then connect to one address after the other, under one time limit.
  *
- *   start --turn--> [lookup] --> attempt 1 --fails or its share of the time ends--> attempt 2 ...
- * --> on_done
+ *   start --turn--> [lookup] --> attempt 1 --fails, or its share ends--> attempt 2 ... --> on_done
  */
 #include "net/dial.h"
 

@@ -13,7 +13,7 @@ struct pge_target {
     const char *host; /* name or numeric address; NULL with path */
     uint16_t port;
     const char *path;        /* unix socket; NULL with host */
-    struct pge_tls *tls;     /* borrowed until on_done and then by the conn; NULL: plain */
+    struct pge_tls *tls;     /* borrowed until on_done; NULL: plain */
     const char *server_name; /* NULL: host */
 };
 

@@ -39,16 +39,14 @@ struct pge_endpoint {
         struct sockaddr_storage storage; /* AF_INET, AF_INET6 */
         struct sockaddr_un un;           /* AF_UNIX, for pipe */
     } addr;
-    struct pge_tls *tls; /* borrowed until on_close; NULL: plain */
-    const char
-        *server_name; /* borrowed until the op returns; what a TLS peer must prove; may be NULL */
+    struct pge_tls *tls;     /* borrowed until the op returns; NULL: plain */
+    const char *server_name; /* borrowed likewise; what a TLS peer must prove; may be NULL */
 };
 
 /* What a connection reports upwards. All are always set. */
 struct pge_conn_events {
     void (*on_open)(struct pge_conn *conn, int status);
-    /* n > 0: bytes. UV_EOF: the peer will send no more, writing is still possible. Else an error.
-     */
+    /* n > 0: bytes. UV_EOF: the peer sends no more, writing is still possible. Else an error. */
     void (*on_data)(struct pge_conn *conn, const char *data, ssize_t n);
     /* Queued output fell to zero after it had been above what one write took. Or a write failed:
      * told once, what was queued is dropped, and later writes get UV_EPIPE. */
@@ -80,13 +78,11 @@ struct pge_stream {
     size_t conn_size; /* sizeof its struct, whose first member is struct pge_conn */
     int (*init)(struct pge_conn *conn); /* after the base is set up; on failure nothing to undo */
     int (*connect)(struct pge_conn *conn, const struct pge_endpoint *to); /* then on_open */
-    /* Takes over fd (on failure it stays the caller's). Open at once; tls: calls on_accept later.
-     */
+    /* Takes over fd (not on failure). Open at once; tls: calls on_accept later. */
     int (*accept)(struct pge_listener *listener, struct pge_conn *conn, int fd);
     int (*read_start)(struct pge_conn *conn);
     void (*read_stop)(struct pge_conn *conn); /* backpressure */
-    /* 1: all written, no callback. 0: bytes are borrowed until done is called. < 0: nothing
-     * written. */
+    /* 1: all written, no callback. 0: bytes are borrowed until done. < 0: never will be. */
     int (*write)(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done);
     int (*shutdown)(struct pge_conn *conn); /* FIN (tls: close_notify first); nothing queued */
     void (*close)(struct pge_conn *conn);   /* then pge_conn_closed */
@@ -102,13 +98,11 @@ extern const struct pge_stream pge_stream_tcp, pge_stream_pipe, pge_stream_tls;
 struct pge_conn *pge_conn_connect(struct pge_loop *loop, const struct pge_endpoint *to,
                                   const struct pge_conn_events *events, void *owner, int *status);
 
-/* Reading starts paused; start again after on_open. Both harmless when already so, or at the end.
- */
+/* Reading starts paused; start after on_open. Both harmless when already so, or at the end. */
 int pge_conn_read_start(struct pge_conn *conn);
 void pge_conn_read_stop(struct pge_conn *conn);
 
-/* Appends output, written at the end of this turn. 0, UV_ENOMEM, UV_EPIPE when closing or failed.
- */
+/* Appends output, written at the end of this turn. 0, UV_ENOMEM, UV_EPIPE: closing or failed. */
 int pge_conn_write(struct pge_conn *conn, const void *bytes, size_t n);
 
 /* The same for those who encode in place: append to conn->out, then call this. */

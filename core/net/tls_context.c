@@ -1,5 +1,4 @@
-/* tls_context.c - reading certificates and keys into OpenSSL contexts; sessions that check names.
- */
+/* tls_context.c - certificates and keys into OpenSSL contexts; sessions that check names. */
 #include "net/tls.h"
 
 #include <openssl/err.h>
@@ -26,12 +25,14 @@ struct why {
     size_t size;
 };
 
-/* The first error is the cause, the later ones what came of it. */
-static int complain(const struct why *why, const char *what) {
+/* The first error is the cause, the later ones what came of it. pem: named when it is a file; may be NULL. */
+static int complain(const struct why *why, const char *what, const char *pem) {
     unsigned long code = ERR_get_error();
     const char *reason = ERR_GET_LIB(code) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(code))
                                                           : ERR_reason_error_string(code);
-    snprintf(why->text, why->size, "tls: %s: %s", what, reason ? reason : "not usable");
+    bool is_file = pem && !strstr(pem, "-----BEGIN");
+    snprintf(why->text, why->size, "tls: %s%s%s: %s", what, is_file ? " " : "", is_file ? pem : "",
+             reason ? reason : "not usable");
     ERR_clear_error();
     return -1;
 }
@@ -88,20 +89,20 @@ static int use_key(SSL_CTX *ctx, const char *pem) {
 
 static int load(struct pge_tls *tls, const struct pge_tls_options *o, const struct why *why) {
     if (o->ca && each_cert(tls->ctx, o->ca, use_root) < 0)
-        return complain(why, "ca");
+        return complain(why, "ca", o->ca);
     if (!o->ca && !tls->is_server && o->verify && SSL_CTX_set_default_verify_paths(tls->ctx) != 1)
-        return complain(why, "the system's certificates");
+        return complain(why, "the system's certificates", NULL);
     if (!o->cert != !o->key || (tls->is_server && !o->cert)) {
         snprintf(why->text, why->size, "tls: cert and key belong together%s",
                  tls->is_server ? ", and a server needs them" : "");
         return -1;
     }
     if (o->cert && each_cert(tls->ctx, o->cert, use_own) < 0)
-        return complain(why, "cert");
+        return complain(why, "cert", o->cert);
     if (o->key && use_key(tls->ctx, o->key) < 0)
-        return complain(why, "key");
+        return complain(why, "key", o->key);
     if (o->key && SSL_CTX_check_private_key(tls->ctx) != 1)
-        return complain(why, "key");
+        return complain(why, "key", o->key);
     return 0;
 }
 
@@ -133,7 +134,7 @@ static int set_alpn(struct pge_tls *tls, const char *names, const struct why *wh
     if (tls->is_server)
         SSL_CTX_set_alpn_select_cb(tls->ctx, on_alpn, tls);
     else if (SSL_CTX_set_alpn_protos(tls->ctx, tls->alpn, tls->alpn_size) != 0)
-        return complain(why, "alpn");
+        return complain(why, "alpn", NULL);
     return 0;
 }
 

@@ -1,5 +1,4 @@
-/* uvstream.c - conns over uv_stream_t: tcp sockets and unix pipes differ only in names and options.
- */
+/* uvstream.c - conns over uv_stream_t: tcp and unix pipes differ only in names and options. */
 #include "net/uvstream.h"
 
 #include <stdio.h>

@@ -45,23 +45,25 @@ local function make_router(apps)
       routes:add(route.method, route.path, {
         fn = entry.compose(app.middleware, route.handler),
         to = plain and response.is_to(route.handler) and route.handler or nil,
+        on_error = function(code, message) log.warn("%s %s: %s: %s", route.method, route.path, code, message) end,
       }, route.where)
     end
   end
   return routes
 end
 
--- Scripts that name the same URL share its listener.
+-- Scripts that name the same URL share its listener; one script's own listeners are all its own.
 local function wanted(self)
-  local list, seen = {}, {}
-  local function add(listener)
-    if not seen[listener.url] then list[#list + 1] = listener end
-    seen[listener.url] = true
+  local list, owner = {}, {}
+  local function add(listener, who)
+    if owner[listener.url] and owner[listener.url] ~= who then return end
+    owner[listener.url] = who
+    list[#list + 1] = listener
   end
   for _, app in ipairs(self.apps) do
-    for _, listener in ipairs(app.listens) do add(listener) end
+    for _, listener in ipairs(app.listens) do add(listener, app) end
   end
-  for _, url in ipairs(self.options.listen or {}) do add(options_of.listener(url)) end
+  for _, url in ipairs(self.options.listen or {}) do add(options_of.listener(url), self) end
   return list
 end
 

@@ -22,7 +22,7 @@ local STATUS = {
 ---@class perigee.HttpServer
 ---@field closed perigee.Promise settles when everything is closed
 ---@field private core perigee.core.http
----@field private router perigee.Router its handlers are { fn =, to = }
+---@field private router perigee.Router its handlers are { fn =, to =, on_error = }
 ---@field private running table<integer, perigee.Exchange> until answered
 local Http = {}
 Http.__index = Http
@@ -82,7 +82,11 @@ local function send_body(exchange, status, headers, has_type, body)
 end
 
 local function respond(exchange, made)
-  local headers, has_type = response.flat_headers(made.headers)
+  local headers, has_type, message = response.flat_headers(made)
+  if not headers then
+    exchange:over()
+    return check_sent(exchange, nil, message)
+  end
   local body = made.body
   if promise.follower(body) then
     local later = setmetatable({ down = exchange, status = made.status, closed = false }, Exchange.Body)
@@ -169,13 +173,13 @@ function Http:run(route, req)
   if not exchange.closed and not exchange.work then exchange.work = task end
 end
 
--- perigee.to without a word of Lua per request, where nothing in Lua is in the way.
-local function forward(self, number, method, path, to)
-  local client = registry.resolve(to.client)
-  if not client.core then return false end
-  self.core:forward(number, client.core, to.json, client.timeout, function(code, message)
-    log.warn("%s %s: %s: %s", method, path, code, message)
-  end)
+-- perigee.to without a word of Lua, where nothing in Lua is in the way.
+local function forward(self, number, route)
+  local to = route.handler.to
+  local client, timeout = registry.direct(to.client)
+  if not client then return false end
+  local ok, message = self.core:forward(number, client, to.json, timeout, route.handler.on_error)
+  if not ok and message ~= "CLOSED" then self.core:problem(number, 400, message) end
   return true
 end
 
@@ -184,8 +188,7 @@ function Http:receive(number, method, path, query, body)
   if not route then
     return self.core:problem(number, params, nil, nil, allow and { "allow", allow })
   end
-  local to = route.handler.to
-  if to and forward(self, number, method, path, to) then return end
+  if route.handler.to and forward(self, number, route) then return end
   return self:run(route, request.new({
     http = self.core, number = number, method = method, path = path, params = params,
     query_text = query, body_text = body,

@@ -85,6 +85,17 @@ local function resolve(object)
   return object
 end
 
+--- The core's client behind an object, for passing packets on without Lua; nil when something in Lua wants to see
+--- them: a fake, a transport or serialiser in Lua, a dispatch hook.
+---@param object any
+---@return perigee.core.client?
+---@return number|false|nil timeout ms
+local function direct(object)
+  local target = resolve(object)
+  if not target.core or target.dispatch_hooks then return nil end
+  return target.core, target.timeout
+end
+
 --- Declaring ----------------------------------------------------------------------------------------------------
 
 local function declare(self, token, kind, where)
@@ -239,4 +250,4 @@ function Registry:close()
   return combinators.settled(closing)
 end
 
-return { new = new, resolve = resolve }
+return { new = new, resolve = resolve, direct = direct }

@@ -33,18 +33,27 @@ local function is(value)
   return type(value) == "table" and getmetatable(value) == Response
 end
 
---- Headers as the core takes them: name, value, name, value, ... in a fixed order.
----@return string[]
+--- Headers as the core takes them: name, value, name, value, ... in a fixed order. What HTTP forbids in texts, the
+--- core refuses.
+---@param made perigee.Response
+---@return string[]? headers nil: not sendable
 ---@return boolean has_type whether content-type is among them
-local function flat_headers(headers)
+---@return string? message
+local function flat_headers(made)
   local names, flat, has_type = {}, {}, false
-  for name in pairs(headers or {}) do names[#names + 1] = name end
-  table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+  if made.status ~= nil and type(made.status) ~= "number" then return nil, false, "the status is not a number" end
+  if made.headers ~= nil and type(made.headers) ~= "table" then return nil, false, "the headers are not a table" end
+  for name in pairs(made.headers or {}) do
+    if type(name) ~= "string" then return nil, false, "a header name is not text" end
+    names[#names + 1] = name
+  end
+  table.sort(names)
   for _, name in ipairs(names) do
-    if type(name) == "string" and name:lower() == "content-type" then has_type = true end
-    local value = headers[name]
+    if name:lower() == "content-type" then has_type = true end
+    local value = made.headers[name]
     for _, item in ipairs(type(value) == "table" and value or { value }) do
       if type(item) == "number" then item = tostring(item) end
+      if type(item) ~= "string" then return nil, false, ("the header '%s' is not text"):format(name) end
       flat[#flat + 1], flat[#flat + 2] = name, item
     end
   end

@@ -198,14 +198,13 @@ end
 
 -- Untouched, and without Lua where the client's wire is the core's own.
 function Server:forward(handler, req, pattern, data, metadata)
-  local client = registry.resolve(handler.client)
-  local to = client.core
+  local to, timeout = registry.direct(handler.client)
   if not to then
     if req then return self:request(handler, req, pattern, data, metadata) end
     return self:event(handler, pattern, data, metadata)
   end
   local other = handler.to or pattern
-  if req then return self.core:forward(req, to, other, data or "null", client.timeout, metadata) end
+  if req then return self.core:forward(req, to, other, data or "null", timeout, metadata) end
   local ok, code, message = to:emit(other, slice(data or "null"), handler.shown, event_sent, slice(metadata))
   if not ok then event_sent(handler.shown, code, message) end
 end

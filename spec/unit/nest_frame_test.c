@@ -224,7 +224,16 @@ static void bounds_the_text_before_the_hash(void **state) {
     assert_log(&log, "[1:x]", 5);
     log = run_bytewise(bytes, 258);
     assert_log(&log, "[1:x]", 5);
-    memset(bytes, '1', 257);
+    memset(bytes, '1', 259); /* the digits alone say that it is too large */
+    snprintf(expected, sizeof(expected),
+             "!%d The packet length (%zu) exceeds the maximum allowed length", UV_EMSGSIZE,
+             SIZE_MAX);
+    for (size_t a = 0; a < 259; a++) {
+        log = run(bytes, 259, a, a);
+        assert_log(&log, expected, strlen(expected));
+    }
+    memset(bytes, 'x', 257);
+    bytes[0] = '1';
     memcpy(bytes + 257, "#x", 2);
     snprintf(expected, sizeof(expected),
              "!%d Corrupted length value \"%.32s\" supplied in a packet", UV_EPROTO, bytes);

@@ -1,0 +1,46 @@
+--- The lines of the table: what work, done by whom. A row to come is an entry here, and a load if it needs another.
+--
+-- start(service_port, options) starts the process that is measured and returns it. `load` drives it: check() once,
+-- then load() in every round.
+
+local cjson = require("cjson")
+local machine = require("spec.bench.machine")
+
+local PERIGEE = "build/bin/perigee"
+local NODE = "build/peers/node"
+
+local function perigee(args, env) return machine.start("measured", PERIGEE, args, env) end
+
+-- Packages are looked up from where the link is, not from where it leads.
+local function nest(script, given)
+  local flags = { "--preserve-symlinks", "--preserve-symlinks-main", "build/peers/" .. script, cjson.encode(given) }
+  return machine.start("measured", NODE, flags, { "NODE_ENV=production" })
+end
+
+local function perigee_gateway(service_port)
+  return perigee({ "serve", "spec/bench/gateway.lua" }, { "SERVICE_PORT=" .. service_port })
+end
+
+local function nest_gateway(service_port) return nest("gateway.js", { service = { port = service_port } }) end
+
+---@class bench.Contender
+---@field row string
+---@field product string the first of a row is what the others are compared with
+return {
+  { row = "HTTP > script > TCP", product = "Nest 12", start = nest_gateway, load = "wrk", path = "/orders/charge" },
+  { row = "HTTP > script > TCP", product = "perigee", start = perigee_gateway, load = "wrk", path = "/orders/charge" },
+  { row = "HTTP > to > TCP", product = "Nest 12", start = nest_gateway, load = "wrk", path = "/orders/charge" },
+  { row = "HTTP > to > TCP", product = "perigee", start = perigee_gateway, load = "wrk", path = "/charge" },
+  {
+    row = "send > TCP", product = "Nest 12", load = "calls",
+    start = function(port, options)
+      return nest("send_client.js", { port = port, inFlight = options.in_flight })
+    end,
+  },
+  {
+    row = "send > TCP", product = "perigee", load = "calls",
+    start = function(port, options)
+      return perigee({ "run", "spec/bench/send.lua", tostring(port), tostring(options.in_flight) })
+    end,
+  },
+}

@@ -1,0 +1,53 @@
+--- Figures of several rounds made into one: medians, spreads, the table on the screen.
+
+local figures = {}
+
+--- The middle of the values, and (largest - smallest) / middle.
+---@param values number[]
+---@return number? median nil for no values
+---@return number? spread
+function figures.median(values)
+  local sorted = { unpack(values) }
+  table.sort(sorted)
+  local n = #sorted
+  if n == 0 then return nil end
+  local middle = (sorted[math.floor((n + 1) / 2)] + sorted[math.ceil((n + 1) / 2)]) / 2
+  return middle, (sorted[n] - sorted[1]) / middle
+end
+
+--- One field of all rounds, summed up.
+---@return { median: number, spread: number, rounds: number[] }? nil where the load does not tell it
+function figures.sum_up(rounds, field)
+  local values = {}
+  for _, round in ipairs(rounds) do values[#values + 1] = round[field] end
+  local median, spread = figures.median(values)
+  return median and { median = median, spread = spread, rounds = values } or nil
+end
+
+local COLUMNS = {
+  { "CPU us/req", "cpu_us", 1, "%.1f" }, { "spread", "cpu_us", nil, "%.0f%%" }, { "req/s", "rate", 1, "%.0f" },
+  { "p50 ms", "p50_us", 1e3, "%.2f" }, { "p99 ms", "p99_us", 1e3, "%.2f" }, { "RSS MB", "rss_mb", 1, "%.1f" },
+  { "busy", "busy", 0.01, "%.0f%%" },
+}
+
+local function cell(result, column)
+  local _, field, unit, format = unpack(column)
+  local summed = result[field]
+  if not summed then return "-" end
+  return format:format(unit and summed.median / unit or summed.spread * 100)
+end
+
+--- Prints what came out; results are in the order of rows.lua.
+function figures.print(results)
+  local head = { ("%-20s %-9s"):format("row", "product") }
+  for _, column in ipairs(COLUMNS) do head[#head + 1] = ("%11s"):format(column[1]) end
+  print(table.concat(head) .. ("%11s"):format("CPU ratio"))
+  for _, result in ipairs(results) do
+    local line = { ("%-20s %-9s"):format(result.row, result.product) }
+    for _, column in ipairs(COLUMNS) do line[#line + 1] = ("%11s"):format(cell(result, column)) end
+    line[#line + 1] = ("%11s"):format(result.ratio and ("1/%.1f"):format(result.ratio) or "1")
+    print(table.concat(line))
+  end
+end
+
+return figures
