@@ -395,7 +395,7 @@ static void says_what_is_wrong_with_options(void **state) {
     expect_complaint((struct pge_tls_options){.cert = leaf->cert_pem}, false,
                      "tls: cert and key belong together");
     expect_complaint((struct pge_tls_options){.ca = "/no/such/file.pem"}, false,
-                     "tls: ca: No such file or directory");
+                     "tls: ca /no/such/file.pem: No such file or directory");
     expect_complaint((struct pge_tls_options){.ca = junk}, false, "tls: ca: ");
     expect_complaint((struct pge_tls_options){.ca = leaf->key_pem}, false, "tls: ca: ");
     expect_complaint((struct pge_tls_options){.cert = junk, .key = leaf->key_pem}, true,
