@@ -49,7 +49,8 @@ describe("perigee", function()
       {}, { "fly" }, { "serve" }, { "run" }, { "check" }, { "send" }, { "send", "tcp://h:1" }, { "emit", "tcp://h:1" },
       { "send", "tcp://h:1", "x", "1", "2" }, { "send", "tcp://h:1", "x", "--timeout" },
       { "send", "tcp://h:1", "x", "--timeout", "soon" }, { "send", "tcp://h:1", "x", "--metadata", "x" },
-      { "send", "tcp://h:1", "x", "--fly" }, { "serve", "x.lua", "--stamp=1" }, { "serve", "x.lua", "--listen", "ftp://x" },
+      { "send", "tcp://h:1", "x", "--fly" }, { "serve", "x.lua", "--stamp=1" },
+      { "serve", "x.lua", "--listen", "ftp://x" },
     }) do
       local code, out, err = run(args)
       assert.are.equal(2, code, table.concat(args, " "))
@@ -207,7 +208,8 @@ print("end")
     local code, _, err = run({ "run", path })
     assert.are.equal(1, code)
     assert.is_truthy(err:find("perigee: SCRIPT: " .. path .. ":2: attempt to index", 1, true), err)
-    path = script('local perigee = require("perigee")\nerror(perigee.error({ code = "OUT_OF_STOCK", message = "none left" }))\n')
+    path = script('local perigee = require("perigee")\n'
+      .. 'error(perigee.error({ code = "OUT_OF_STOCK", message = "none left" }))\n')
     code, _, err = run({ "run", path })
     assert.are.same({ 1, "perigee: OUT_OF_STOCK: none left (" .. path .. ":2)\n" }, { code, err })
     path = script("x = = 1\n")
@@ -273,6 +275,19 @@ return app
     local code, _, err = run({ "check", one, two })
     assert.are.equal(78, code)
     assert.is_truthy(err:find(one .. ":4", 1, true) and err:find(two .. ":4", 1, true), err)
+  end)
+
+  it("opens no connection, even when the script asks for one while it loads", function()
+    local server = tcp.listen()
+    local code, _, err = run({ "check", script(([[
+local perigee = require("perigee")
+perigee.client("tcp://127.0.0.1:%d"):connect():await()
+return perigee.app()
+]]):format(server.port)) })
+    loop.turn()
+    assert.are.same({ 78, 0 }, { code, server.accepted })
+    assert.is_truthy(err:find("UNSUPPORTED: perigee check opens no port and no connection", 1, true), err)
+    server:close()
   end)
 
   it("exits 78 for a script that returns no app, or is not there", function()

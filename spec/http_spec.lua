@@ -95,7 +95,9 @@ describe("what a handler returns", function()
 
   it("can be a response with status, headers and body", function()
     local response = answer(perigee.response({
-      status = 201, headers = { location = "/x", ["x-count"] = 2, ["set-cookie"] = { "a=1", "b=2" } }, body = { id = 1 },
+      status = 201,
+      headers = { location = "/x", ["x-count"] = 2, ["set-cookie"] = { "a=1", "b=2" } },
+      body = { id = 1 },
     }))
     assert.are.same({ 201, '{"id":1}', "/x", "2", "a=1, b=2" }, {
       response.status, response.body, response.headers.location, response.headers["x-count"],
@@ -357,6 +359,21 @@ for _, way in ipairs({ "core", "middleware", "fake" }) do
     end)
   end)
 end
+
+describe("a client's Reply that a handler returns as it is", function()
+  it("is not decoded on its way: the bytes stay", function()
+    local body = '{ "b" : 1.50, "a":[ ], "n":12345678901234567890 }'
+    app:message("service", function(_, ctx) return ctx.raw end)
+    app:listen("http://127.0.0.1:0")
+    app:listen("local:http_spec")
+    app:clients({ { name = "S", transport = "local", server = "http_spec" } })
+    local service = app:inject("S")
+    app:message("relay", function(_, ctx) return service:send("service", ctx.raw) end)
+    app:post("/", function(req) return service:send("relay", req.raw) end)
+    app:start():await()
+    assert_json(body, ask("POST", "/", body))
+  end)
+end)
 
 describe("perigee.to", function()
   it("follows an override of the handle", function()

@@ -86,7 +86,8 @@ describe("router", function()
   end)
 
   for path, why in pairs({
-    ["a"] = "without a slash", ["/:"] = "with a parameter without a name", ["/*rest/a"] = "with a wildcard before the end",
+    ["a"] = "without a slash", ["/:"] = "with a parameter without a name",
+    ["/*rest/a"] = "with a wildcard before the end",
     ["/:a/:a"] = "with two parameters of one name", ["/*"] = "with a wildcard without a name",
   }) do
     it("refuses a path " .. why, function()

@@ -6,6 +6,7 @@ local options_of = require("perigee.options")
 local patterns = require("perigee.patterns")
 local registry = require("perigee.registry")
 local response = require("perigee.response")
+local strategy = require("perigee.strategy")
 local where_of = require("perigee.where")
 
 ---@class perigee.App
@@ -111,6 +112,7 @@ function App:message(pattern, handler, opts)
   check_function("message", handler)
   declare(self, {
     kind = "message", pattern = pattern, handler = handler, where = here(), transport = opts and opts.transport,
+    opts = opts,
   })
 end
 
@@ -122,6 +124,7 @@ function App:event(pattern, handler, opts)
   check_function("event", handler)
   declare(self, {
     kind = "event", pattern = pattern, handler = handler, where = here(), transport = opts and opts.transport,
+    opts = opts,
   })
 end
 
@@ -141,9 +144,14 @@ end
 --- Life ----------------------------------------------------------------------------------------------------------
 
 --- Adds a listener; it opens when the app starts. Port 0 takes a free one, see `addresses`.
----@param url string
+---@param url string|perigee.Strategy a URL, or a listener written in Lua
 ---@param opts? table
 function App:listen(url, opts)
+  if type(url) == "table" then
+    strategy.check(url)
+    self.listens[#self.listens + 1] = { url = url, transport = "custom", scheme = "custom", strategy = url, core = {} }
+    return
+  end
   self.listens[#self.listens + 1] = options_of.listener(url, opts)
 end
 

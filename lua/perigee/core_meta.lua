@@ -138,7 +138,7 @@ function client:status() end
 ---@field max_connections integer
 
 ---@class perigee.core.server_events
----@field on_message fun(req: integer?, pattern: string?, data: string?, metadata: string?, peer: integer) req nil: an event. pattern, data, metadata: JSON texts, nil when absent
+---@field on_message fun(req: integer?, pattern: string?, data: string?, metadata: string?) req nil: an event. pattern, data, metadata: JSON texts, nil when absent
 ---@field on_gone fun(req: integer) the peer left before the answer was complete
 ---@field on_close fun() after close or drain: everything is closed
 ---@field on_fault fun(message: string, peer: string) a peer was cut for breaking the protocol
@@ -172,9 +172,9 @@ function server:no_handler(req) end
 ---@param metadata string? JSON text
 function server:forward(req, to, pattern, data, timeout_ms, metadata) end
 
----@param peer integer as given to on_message
+---@param req integer? nil: of the message being delivered, inside on_message
 ---@return string address
-function server:peer(peer) end
+function server:peer(req) end
 function server:address() end
 ---Stops accepting; connections close when their last request is answered; then on_close.
 function server:drain() end
@@ -223,6 +223,8 @@ function http:fail(req) end
 ---perigee.to in C: raw body in, raw reply out.
 ---@param timeout_ms number|false
 ---@param on_error fun(code: string, message: string) for the log, when the answer was a failure
+---@return boolean? ok
+---@return string? message "CLOSED", or why the body is not JSON: nothing was answered yet
 function http:forward(req, to, pattern, timeout_ms, on_error) end
 
 function http:address() end

@@ -3,11 +3,8 @@
 local combinators = require("perigee.combinators")
 local core = require("perigee.core")
 local errors = require("perigee.errors")
-local link = require("perigee.link")
+local handled = require("perigee.handled")
 local patterns = require("perigee.patterns")
-local promise = require("perigee.promise")
-local reply = require("perigee.reply")
-local scheduler = require("perigee.scheduler")
 
 ---@class perigee.Fake
 ---@field private answers table<any, any> by route
@@ -40,26 +37,9 @@ local function answer(self, pattern, data)
   return found
 end
 
-local Relay = link.class()
-
-function Relay:release()
-  if self.task then self.task:cancel() end -- nothing when it has ended
-end
-
-local function source(observer, ctx, call)
-  local relay = setmetatable({ down = observer, closed = false }, Relay)
-  relay.task = scheduler.start(function(ok, value)
-    if relay.closed then return end
-    if not ok then return relay:error(value) end
-    if value == nil then return relay:complete() end
-    return link.connect(combinators.from(promise.follower(value) and value or combinators.of(value)), relay, ctx)
-  end, answer, call.fake, call.pattern, call.data)
-  return relay
-end
-
 ---@return perigee.Reply
 function Fake:send(pattern, data)
-  return reply.new(source, { fake = self, pattern = pattern, data = data })
+  return handled(answer, self, pattern, data)
 end
 
 --- An event nobody stands in for is simply gone, as on the wire.

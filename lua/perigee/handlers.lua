@@ -44,7 +44,7 @@ local function add_message(self, declared, middleware)
   }
 end
 
-local function add_event(self, declared, middleware)
+local function add_event(self, declared, middleware, warned)
   local key = patterns.route(declared.pattern)
   local other = self.by_route[key]
   local fn = entry.compose(middleware, declared.handler)
@@ -54,7 +54,8 @@ local function add_event(self, declared, middleware)
     }
   elseif other.kind == "event" then
     other.all[#other.all + 1] = fn
-  else
+  elseif warned and not warned[declared] then
+    warned[declared] = true
     log.warn("%s: the event handler for %s never runs: the message handler at %s serves both",
       declared.where, patterns.show(declared.pattern), other.where)
   end
@@ -87,20 +88,33 @@ local ADD = { message = add_message, forward = add_forward, event = add_event }
 
 --- The handlers of all apps for listeners of one transport. Two for one pattern are refused, both places named.
 ---@param apps perigee.App[]
----@param transport? string nil: of all transports, for checking
+---@param transport string
+---@param warned? table<table, true> warns about handlers that never run, of each once
 ---@return perigee.Handlers
-local function new(apps, transport)
+local function new(apps, transport, warned)
   local self = setmetatable({ by_route = {}, cache = {}, cached = 0 }, Handlers)
   -- Events last: a message handler for the same pattern serves both, whichever came first.
   for _, kinds in ipairs({ { message = true, forward = true }, { event = true } }) do
     for _, app in ipairs(apps) do
       for _, declared in ipairs(app.declared) do
-        local fits = not declared.transport or not transport or declared.transport == transport
-        if kinds[declared.kind] and fits then ADD[declared.kind](self, declared, app.middleware) end
+        local fits = not declared.transport or declared.transport == transport
+        if kinds[declared.kind] and fits then ADD[declared.kind](self, declared, app.middleware, warned) end
       end
     end
   end
   return self
+end
+
+--- Raises what `new` would for any transport, and warns about handlers that never run.
+---@param apps perigee.App[]
+local function check(apps)
+  local transports, warned = { tcp = true }, {}
+  for _, app in ipairs(apps) do
+    for _, declared in ipairs(app.declared) do
+      if declared.transport then transports[declared.transport] = true end
+    end
+  end
+  for transport in pairs(transports) do new(apps, transport, warned) end
 end
 
 local function look_up(self, json)
@@ -124,4 +138,4 @@ function Handlers:find(json)
   return found or nil
 end
 
-return { new = new }
+return { new = new, check = check }

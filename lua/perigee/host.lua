@@ -14,6 +14,7 @@ local response = require("perigee.response")
 local router = require("perigee.router")
 local scheduler = require("perigee.scheduler")
 local server = require("perigee.server")
+local strategy = require("perigee.strategy")
 
 local DRAIN_TIMEOUT_MS = 30000
 
@@ -71,7 +72,7 @@ end
 ---@return perigee.ListenerOptions[] listeners they want
 function Host:check()
   make_router(self.apps)
-  handlers.new(self.apps)
+  handlers.check(self.apps)
   for _, app in ipairs(self.apps) do app.registry:check() end
   return wanted(self)
 end
@@ -85,6 +86,8 @@ local function open_listeners(self, list)
     if options.transport == "http" then
       opened = http.open(routes, options)
       if self.options.stamp then opened:stamp("perigee-generation", "1") end
+    elseif options.strategy then
+      opened = strategy.open(self.apps, options.strategy)
     else
       tables[options.transport] = tables[options.transport] or handlers.new(self.apps, options.transport)
       opened = server.open(tables[options.transport], options)

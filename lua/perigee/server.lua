@@ -19,7 +19,7 @@ local VALUE, LAST, END, ERROR = core.VALUE, core.LAST, core.END, core.ERROR
 ---@field closed perigee.Promise settles when everything is closed
 ---@field private core perigee.core.server
 ---@field private running table<integer, perigee.ServerCall> requests by number, until answered
----@field private events integer event handlers still running
+---@field private events table<perigee.Promise, true> event handlers still running
 local Server = {}
 Server.__index = Server
 Server.__name = "perigee.server"
@@ -160,19 +160,19 @@ end
 
 --- Events -------------------------------------------------------------------------------------------------------
 
-local function event_over(self)
-  self.events = self.events - 1
-  if self.events == 0 and self.on_idle then self.on_idle() end
+local function event_over(self, work)
+  self.events[work] = nil
+  if next(self.events) == nil and self.on_idle then self.on_idle() end
 end
 
 local function run_event(self, shown, fn, data, ctx)
-  self.events = self.events + 1
-  local own = promise.bare()
-  promise.observe(own, { of = own, settle = function(_, ok, err)
-    event_over(self)
+  local work = promise.bare()
+  self.events[work] = true
+  promise.observe(work, { of = work, settle = function(_, ok, err)
+    event_over(self, work)
     if not ok then log.failure("event " .. shown, err) end
   end })
-  promise.run(own, fn, data, ctx)
+  promise.run(work, fn, data, ctx)
 end
 
 function Server:event(handler, pattern, data, metadata)
@@ -225,7 +225,7 @@ end
 
 -- Closed means: the sockets are, and no event handler runs any more.
 local function core_closed(self)
-  if self.events == 0 then return promise.resolve(self.closed, nil) end
+  if next(self.events) == nil then return promise.resolve(self.closed, nil) end
   self.on_idle = function() promise.resolve(self.closed, nil) end
 end
 
@@ -235,7 +235,7 @@ end
 ---@return perigee.MessageServer
 local function open(handlers, options)
   local self = setmetatable({
-    handlers = handlers, transport = options.transport, running = {}, events = 0, closed = promise.pending(),
+    handlers = handlers, transport = options.transport, running = {}, events = {}, closed = promise.pending(),
   }, Server)
   local server, code, message = core.server(options.core, {
     on_message = function(...) return self:receive(...) end,
@@ -252,8 +252,10 @@ function Server:drain() self.core:drain() end
 
 --- Cuts what still runs, event handlers included.
 function Server:close()
-  self.events = 0
   self.core:close()
+  local running = {}
+  for work in pairs(self.events) do running[#running + 1] = work end
+  for _, work in ipairs(running) do work:cancel() end
 end
 
 ---@return string

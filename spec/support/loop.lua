@@ -6,7 +6,7 @@ local loop = {}
 
 local owned = {} -- handles a spec opened, closed by finish()
 
---- Runs the loop step by step until pred returns something true, and returns that.
+--- Runs the loop step by step until pred returns something true, and returns that. pred is asked after each event only.
 ---@param pred fun(): any
 ---@param ms? integer deadline, 5000 by default; passing it raises
 ---@param what? string|fun(): string names what is waited for in the error

@@ -2,6 +2,7 @@
 
 local arguments = require("perigee.cli.arguments")
 local host = require("perigee.host")
+local offline = require("perigee.cli.offline")
 local scripts = require("perigee.cli.scripts")
 
 local FLAGS = { ["--json"] = { later = true } }
@@ -11,6 +12,7 @@ local FLAGS = { ["--json"] = { later = true } }
 return function(argv)
   local paths = arguments.parse(argv, FLAGS)
   if #paths == 0 then arguments.usage("it takes one script or more") end
+  offline()
   local apps, environments = scripts.load(paths)
   local together = host.new(apps)
   scripts.checked(together.check, together)

@@ -54,8 +54,13 @@ local function watch_signals(on_first, on_second)
   }
 end
 
+-- Waits for the last of them: a state must not be closed while luv's handles are still closing.
 local function close_all(handles)
-  for _, handle in ipairs(handles) do handle:close() end
+  for _, handle in ipairs(handles) do
+    scheduler.await(function(resume)
+      handle:close(function() resume(true) end)
+    end)
+  end
 end
 
 local function serve(together, environments, finish)

@@ -1,0 +1,145 @@
+local environment = require("perigee.environment")
+local log = require("perigee.log")
+local loop = require("spec.support.loop")
+local perigee = require("perigee")
+
+local folder, lines
+
+before_each(function()
+  lines = {}
+  log.set_sink(function(line) lines[#lines + 1] = line end)
+  folder = os.tmpname()
+  os.remove(folder)
+  assert(os.execute("mkdir " .. folder) == 0)
+end)
+
+after_each(function()
+  os.execute("rm -r " .. folder)
+  loop.finish()
+  log.set_sink()
+end)
+
+local function write(name, text)
+  local path = folder .. "/" .. name
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+-- Runs the script in a coroutine of perigee's; returns what Environment:run does.
+local function run(text, ...)
+  local own = environment.new(write("main.lua", text))
+  local results = perigee.async(function(...) return { own:run(...) } end, ...):await()
+  return own, unpack(results, 1, 3)
+end
+
+describe("environment", function()
+  it("gives the script its arguments and its own globals, over the host's", function()
+    rawset(_G, "perigee_spec_global", 7)
+    local own, ok, result = run("x = perigee_spec_global; _G.y = 2; return { x, y, ... }", "a")
+    rawset(_G, "perigee_spec_global", nil)
+    assert.is_true(ok)
+    assert.are.same({ 7, 2, "a" }, result)
+    assert.are.same({ 7, 2 }, { own.globals.x, own.globals.y })
+    assert.is_nil(rawget(_G, "x"))
+    assert.is_nil(rawget(_G, "y"))
+  end)
+
+  it("loads modules from the script's folder, once per environment, into its globals", function()
+    write("part.lua", "count = (count or 0) + 1; return { name = ..., count = count }")
+    write("deep.lua", "local part = require('part'); return part")
+    local text = "local part = require('part'); return { part == require('deep'), part.name, count }"
+    for _ = 1, 2 do
+      local _, ok, result = run(text)
+      assert.is_true(ok)
+      assert.are.same({ true, "part", 1 }, result)
+    end
+    assert.is_nil(package.loaded.part)
+  end)
+
+  it("prefers the script's folder to package.path, and leaves C modules and perigee to the host", function()
+    write("cjson_like.lua", "return 'mine'")
+    local _, ok, result = run([[
+      return { require("cjson_like"), require("cjson"), require("luv"), require("perigee.errors"), require("string") }
+    ]])
+    assert.is_true(ok)
+    assert.are.same({ "mine", require("cjson"), require("luv"), require("perigee.errors"), string }, result)
+  end)
+
+  it("lets modules await, also when two tasks ask for one at once", function()
+    write("slow.lua", [[
+      local perigee = require("perigee")
+      loads = (loads or 0) + 1
+      perigee.sleep(1):await()
+      return { loads = loads }
+    ]])
+    local _, ok, result = run([[
+      local perigee = require("perigee")
+      local function load() return require("slow") end
+      local both = perigee.all({ perigee.async(load), perigee.async(load) }):await()
+      return { both[1] == both[2], both[1].loads }
+    ]])
+    assert.is_true(ok)
+    assert.are.same({ true, 1 }, result)
+  end)
+
+  it("refuses a module that requires itself, one that is not there, and one that is broken", function()
+    write("a.lua", "require('b')")
+    write("b.lua", "require('a')")
+    write("broken.lua", "local x = = 1")
+    write("raises.lua", "error({ code = 'MINE' })")
+    for expected, name in pairs({
+      ["loop in loading module 'a'"] = "a", ["module 'absent' not found"] = "absent",
+      ["broken.lua:1: unexpected symbol"] = "broken",
+    }) do
+      local _, ok, err = run(("require(%q)"):format(name))
+      assert.is_false(ok)
+      assert.is_truthy(tostring(err):find(expected, 1, true), tostring(err))
+    end
+    local _, ok, err = run("require('raises')")
+    assert.is_false(ok)
+    assert.are.equal("MINE", err.code)
+    -- A failed load is no load: the next one tries again.
+    _, ok = run("pcall(require, 'raises'); local ok = pcall(require, 'raises'); assert(not ok)")
+    assert.is_true(ok)
+  end)
+
+  it("tells the line an error table was raised at", function()
+    local own, ok, err, where = run("local x = 1\nerror({ code = 'MINE' })\n")
+    assert.is_false(ok)
+    assert.are.equal("MINE", err.code)
+    assert.are.equal(own.path .. ":2", where)
+    own, ok, err, where = run("local x = 1\n\nlocal y = x.y.z\n")
+    assert.is_false(ok)
+    assert.are.equal("SCRIPT", err.code)
+    assert.is_truthy(err.message:find(own.path .. ":3:", 1, true))
+    assert.is_nil(where)
+  end)
+
+  it("says so when the script is not there", function()
+    local own = environment.new(folder .. "/absent.lua")
+    local ok, err = own:run()
+    assert.is_false(ok)
+    assert.are.equal("SCRIPT", err.code)
+    assert.is_truthy(err.message:find("absent.lua", 1, true))
+  end)
+
+  it("ends what the script has started, and says where that was", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local seen = {}
+      perigee.spawn(function()
+        local fine, err = pcall(function() perigee.sleep(60000):await() end)
+        seen.code = not fine and err.code
+      end)
+      seen.client = perigee.client("tcp://127.0.0.1:1")
+      return seen
+    ]])
+    assert.is_true(ok)
+    own:close():await()
+    loop.wait_until(function() return result.code end)
+    assert.are.equal("CANCELLED", result.code)
+    assert.is_truthy(lines[1]:find(own.path .. ":3", 1, true), lines[1])
+  end)
+end)
