@@ -14,7 +14,7 @@
 int luaopen_luv(lua_State *L);
 int luaopen_cjson(lua_State *L);
 
-enum { EXIT_FAILED = 1, STATUS_PENDING = -1 };
+enum { EXIT_FAILED = 1, STATUS_PENDING = -1, MAX_CLOSING_TURNS = 8 };
 
 struct program {
     uv_loop_t *loop; /* luv's; NULL before it is loaded */
@@ -82,6 +82,21 @@ static void run(struct program *program) {
     program->status = EXIT_FAILED;
 }
 
+static void note_closing(uv_handle_t *handle, void *arg) {
+    *(bool *)arg |= uv_is_closing(handle);
+}
+
+/* luv crashes when the state is closed while handles of the script's own are still closing. */
+static void finish_closing(uv_loop_t *loop) {
+    bool closing = true;
+    for (int turn = 0; loop && closing && turn < MAX_CLOSING_TURNS; turn++) {
+        closing = false;
+        uv_walk(loop, note_closing, &closing);
+        if (closing)
+            uv_run(loop, UV_RUN_NOWAIT);
+    }
+}
+
 int main(int argc, char **argv) {
     lua_State *L = luaL_newstate();
     if (!L) {
@@ -100,6 +115,7 @@ int main(int argc, char **argv) {
     } else {
         run(&program);
     }
+    finish_closing(program.loop);
     /* Twice: what is only found to be unused by the first may have something to say when collected. */
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_gc(L, LUA_GCCOLLECT, 0);

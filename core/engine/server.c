@@ -383,7 +383,10 @@ struct pge_peer *pge_peer_new(struct pge_server *server) {
 }
 
 void pge_peer_name(const struct pge_peer *peer, char *out, size_t size) {
-    peer->server->options.transport->peer_name(peer, out, size);
+    if (peer->name[0])
+        snprintf(out, size, "%s", peer->name);
+    else
+        peer->server->options.transport->peer_name(peer, out, size);
 }
 
 int pge_peer_packet(struct pge_peer *peer, struct pge_span packet) {
@@ -468,6 +471,7 @@ void pge_peer_lost(struct pge_peer *peer, enum pge_fault fault, const char *mess
         peer->is_closing = true;
         peer->fault = fault;
         snprintf(peer->why, sizeof peer->why, "%s", message);
+        server->options.transport->peer_name(peer, peer->name, sizeof peer->name);
         pge_list_push(&server->lost, &peer->lost);
         pge_loop_defer(server->engine->loop, &server->tell_lost, PGE_SOON);
     }

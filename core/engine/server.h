@@ -102,6 +102,7 @@ struct pge_peer {
     struct pge_list lost;   /* server->lost, until the owner is told */
     enum pge_fault fault;
     char why[200];
+    char name[72]; /* of a lost peer: its socket no longer tells */
 };
 
 /* A new peer, linked; NULL: out of memory, or the server is closing. */

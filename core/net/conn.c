@@ -20,10 +20,15 @@ static void tell_failure(struct pge_conn *conn) {
 
 static void on_flush(struct pge_defer *defer) {
     struct pge_conn *conn = container_of(defer, struct pge_conn, flush);
-    if (conn->failed)
+    if (conn->failed) {
         tell_failure(conn);
-    else
-        pge_conn_flush(conn);
+        return;
+    }
+    pge_conn_flush(conn);
+    if (conn->wants_drain && !conn->is_closing && !conn->failed && pge_conn_queued(conn) == 0) {
+        conn->wants_drain = false;
+        conn->events->on_drain(conn, 0);
+    }
 }
 
 struct pge_conn *pge_conn_new(struct pge_loop *loop, const struct pge_stream *stream, int *status) {

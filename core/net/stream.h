@@ -65,6 +65,7 @@ struct pge_conn {
     bool is_open, is_closing, is_sending, is_reading;
     int failed;          /* why nothing can be written any more; 0: it can */
     bool has_ended;      /* on_data told the end: nothing more comes */
+    bool wants_drain;    /* the owner's to set: tell on_drain also when one write took all */
     bool wants_shutdown; /* half-close once out is written */
     bool wants_close;    /* close once out is written */
     char *why;           /* owned; more words than the last error code has, NULL: none */

@@ -468,6 +468,7 @@ static void resume_parsing(void *arg) {
 
 static void peer_read(struct pge_peer *peer, bool wanted) {
     struct tcp_peer *self = peer_of(peer);
+    self->conn->wants_drain = !wanted;
     if (!wanted) {
         pge_conn_read_stop(self->conn);
         return;
