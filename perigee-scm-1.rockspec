@@ -1,5 +1,5 @@
 -- For `luarocks make` in a checkout. LuaJIT, luv and lua-cjson are the system's: perigee shares luv's loop, and a luv
--- with a libuv of its own inside would have another one.
+-- with a libuv of its own inside would have another one. On Debian add LUA_INCDIR=/usr/include/luajit-2.1.
 rockspec_format = "1.0"
 package = "perigee"
 version = "scm-1"
