@@ -7,6 +7,7 @@
 
 #include <netdb.h>
 #include <stdio.h>
+#include <strings.h>
 
 #include "base/alloc.h"
 #include "net/uvstream.h"
@@ -193,12 +194,34 @@ static unsigned count_addresses(const struct addrinfo *list) {
     return count;
 }
 
+/* RFC 6761 6.3: localhost is the loopback, also where no hosts file says so (a bare container). */
+static bool is_localhost(const char *host) {
+    return strcasecmp(host, "localhost") == 0;
+}
+
+static int try_loopback(struct pge_dial *dial) {
+    int status = make_tries(dial, 2, &pge_stream_tcp);
+    if (status < 0)
+        return status;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    uv_ip4_addr("127.0.0.1", dial->port, &in);
+    uv_ip6_addr("::1", dial->port, &in6);
+    memcpy(&dial->tries[0].addr, &in, sizeof in);
+    memcpy(&dial->tries[1].addr, &in6, sizeof in6);
+    return 0;
+}
+
 static void on_lookup(uv_getaddrinfo_t *req, int status, struct addrinfo *list) {
     struct pge_dial *dial = container_of(req, struct pge_dial, lookup);
     dial->is_looking = false;
     dial->found = list;
     if (!dial->on_done) {
         free_dial(dial);
+        return;
+    }
+    if (status < 0 && is_localhost(dial->host) && try_loopback(dial) == 0) {
+        try_next(dial);
         return;
     }
     unsigned count = count_addresses(list);
@@ -327,6 +350,8 @@ int pge_endpoint_resolve(const char *host, uint16_t port, const char *path,
     struct addrinfo *found;
     snprintf(service, sizeof service, "%u", (unsigned)port);
     int error = getaddrinfo(host, service, &hints, &found);
+    if (error && is_localhost(host))
+        return set_address(at, "127.0.0.1", port, NULL);
     if (error)
         return error == EAI_AGAIN ? UV_EAI_AGAIN : UV_EAI_NONAME;
     bool fits = found->ai_addrlen <= sizeof at->addr;
