@@ -99,7 +99,7 @@ valgrind: $(UNIT)
 
 ## lint     luacheck, clang-tidy, cppcheck
 lint:
-	luacheck -q --std luajit lua scripts spec --exclude-files '**/*_meta.lua'
+	luacheck -q lua scripts spec
 	cppcheck -q --enable=warning,portability --inline-suppr --error-exitcode=1 -Icore core
 	clang-tidy -quiet $(CORE_SRC) core/main.c -- -std=gnu11 $(CPPFLAGS) 2>/dev/null
 

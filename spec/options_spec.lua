@@ -23,9 +23,9 @@ describe("options of a client", function()
 
   it("have the documented defaults", function()
     local got = options.client({})
-    assert.are.same({ 5000, 2000, 16777216, 16777216, 30000, 30000, 1, 65536, 1024 }, {
+    assert.are.same({ 5000, 2000, 16777216, 16777216, 30000, 1, 65536, 1024 }, {
       got.timeout, got.connect_timeout, got.max_buffer_size, got.max_send_buffer_size,
-      got.incomplete_message_timeout, got.write_timeout, got.connections, got.max_pending, got.max_waiting,
+      got.incomplete_message_timeout, got.connections, got.max_pending, got.max_waiting,
     })
   end)
 
@@ -47,6 +47,9 @@ describe("options of a client", function()
     refused("option 'connections' must be a whole number from 1, not 0", options.client, { connections = 0 })
     refused("option 'connections' must be a whole number from 1, not 1.5", options.client, { connections = 1.5 })
     refused("option 'timeout' must be milliseconds, or false for none, not boolean", options.client, { timeout = true })
+    refused("option 'connect_timeout' must be milliseconds above 0, not boolean", options.client,
+      { connect_timeout = false })
+    refused("option 'idle_timeout' must be milliseconds above 0, not 0", options.listener, "http://h", { idle_timeout = 0 })
     refused("option 'serialize' must be a function, not table", options.client, { serialize = {} })
     refused("unknown option 'tls.cacert' (known: ca, cert, key, server_name, verify)", options.client,
       { tls = { cacert = "x" } })

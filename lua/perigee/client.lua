@@ -86,7 +86,8 @@ local function check_options(opts)
         :format(tostring(name)))
     end
     local off = value == false and name ~= "metadata"
-    if not off and type(value) ~= wanted or wanted == "number" and value and not (value > 0) then
+    local fits = type(value) == wanted and (wanted ~= "number" or value > 0)
+    if not off and not fits then
       return errors.make("INVALID_OPTION", ("option '%s' must be a %s%s"):format(name, wanted,
         wanted == "number" and " above 0" or ""))
     end

@@ -40,8 +40,9 @@ end
 
 ---@class perigee.LuaTransport
 ---@field connect fun(): any may return a Promise; called once, before the first message
----@field publish fun(packet: { pattern: any, data: any, metadata: table? }, callback: fun(packet: any)): fun()? returns what cancels it
----@field emit? fun(packet: { pattern: any, data: any, metadata: table? }): any may return a Promise
+---@field publish fun(packet: table, callback: fun(packet: any)): fun()? packet is { pattern, data, metadata }; returns
+---what cancels it
+---@field emit? fun(packet: table): any may return a Promise
 ---@field close? fun(): any may return a Promise
 
 ---@class perigee.CustomWire

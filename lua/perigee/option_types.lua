@@ -51,11 +51,17 @@ local check = {
   tls = tls_of,
 }
 
--- Milliseconds; false turns a timeout off where the core knows "off" as 0.
+-- Milliseconds of a wait that must have an end.
 function check.ms(value)
-  if value == false then return false end
-  if type(value) == "number" and value >= 0 and value <= 2 ^ 31 - 1 then return value end
-  return nil, "milliseconds, or false for none"
+  if type(value) == "number" and value > 0 and value <= 2 ^ 31 - 1 then return value end
+  return nil, "milliseconds above 0"
+end
+
+-- The same for a wait that may be turned off: by false, or by 0 as in Nest.
+function check.ms_or_off(value)
+  if value == false or value == 0 then return false end
+  local ms = check.ms(value)
+  return ms, "milliseconds, or false for none"
 end
 
 -- { "a:3001", "[::1]:3001", { host =, port = }, { path = } }

@@ -7,7 +7,7 @@ local option_types = require("perigee.option_types")
 
 -- What every client has, whatever carries its messages.
 local CLIENT = {
-  timeout = { type = "ms", default = 5000 },
+  timeout = { type = "ms_or_off", default = 5000 },
   serialize = { type = "function" },
   deserialize = { type = "function" },
 }
@@ -77,7 +77,7 @@ local function complete(given, types)
     if not option then refuse_unknown(name, types) end
     value = check_one(name, value, option)
     -- The core knows "off" as 0; only the call's own timeout stays false.
-    if value == false and option.type == "ms" and not PER_CLIENT[name] then value = 0 end
+    if value == false and option.type == "ms_or_off" and not PER_CLIENT[name] then value = 0 end
     result[name] = value
   end
   for name, option in pairs(types) do
@@ -93,11 +93,11 @@ end
 ---@return any
 local function from_text(name, text, option)
   local kind = option.type
-  if kind == "boolean" or kind == "ms" then
+  if kind == "boolean" or kind == "ms_or_off" then
     if text == "true" then return true end
     if text == "false" then return false end
   end
-  if kind == "ms" or kind == "count" or kind == "size" then
+  if kind == "ms" or kind == "ms_or_off" or kind == "count" or kind == "size" then
     local number = text:find("^%d+$") and tonumber(text)
     if not number then fail("option '%s' must be a number, not %q", name, text) end
     return number

@@ -4,8 +4,7 @@ local limits = {
   -- UTF-16 units and bytes; Nest's own default, 134217728, is to be had by option.
   max_buffer_size = { type = "count", default = 16777216 },
   max_send_buffer_size = { type = "size", default = 16777216 },
-  incomplete_message_timeout = { type = "ms", default = 30000 },
-  write_timeout = { type = "ms", default = 30000 },
+  incomplete_message_timeout = { type = "ms_or_off", default = 30000 },
   tls = { type = "tls" },
   host = { type = "string", default = "localhost" },
   path = { type = "string" },
@@ -40,5 +39,6 @@ return {
   server = with({
     port = { type = "listen_port", default = 3000 },
     max_connections = { type = "count", default = 10000 },
+    write_timeout = { type = "ms", default = 30000 },
   }),
 }
