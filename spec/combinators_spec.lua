@@ -1,4 +1,5 @@
 local combinators = require("perigee.combinators")
+local json = require("perigee.json")
 local promise = require("perigee.promise")
 local source = require("spec.support.source")
 local uv = require("luv")
@@ -105,6 +106,13 @@ describe("race", function()
   it("leaves no timer behind", function()
     race({ sleep(60000), 1 }):await()
     uv.run() -- would last a minute
+  end)
+end)
+
+describe("an empty list of results", function()
+  it("is a list also as JSON", function()
+    local made = { all({}), settled({}), combinators.map({}, print), combinators.of():collect() }
+    for i = 1, 4 do assert.are.equal("[]", json.encode(made[i]:await())) end
   end)
 end)
 

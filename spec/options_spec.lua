@@ -49,7 +49,8 @@ describe("options of a client", function()
     refused("option 'timeout' must be milliseconds, or false for none, not boolean", options.client, { timeout = true })
     refused("option 'connect_timeout' must be milliseconds above 0, not boolean", options.client,
       { connect_timeout = false })
-    refused("option 'idle_timeout' must be milliseconds above 0, not 0", options.listener, "http://h", { idle_timeout = 0 })
+    refused("option 'idle_timeout' must be milliseconds above 0, not 0", options.listener, "http://h",
+      { idle_timeout = 0 })
     refused("option 'serialize' must be a function, not table", options.client, { serialize = {} })
     refused("unknown option 'tls.cacert' (known: ca, cert, key, server_name, verify)", options.client,
       { tls = { cacert = "x" } })

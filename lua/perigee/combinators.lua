@@ -1,5 +1,6 @@
 --- Functions that make Promises and Replies, and that wait for several.
 
+local array = require("perigee.json").array -- results are lists, an empty one too when it becomes JSON
 local errors = require("perigee.errors")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
@@ -64,7 +65,7 @@ end
 ---@return perigee.Promise
 function combinators.all(list)
   local n = check_list("all", list)
-  local target, values = promise.pending(), {}
+  local target, values = promise.pending(), array()
   if n == 0 then promise.resolve(target, values) end
   group(list, n, target, function(self, i, ok, value)
     if not ok then return conclude(self, false, value) end
@@ -107,7 +108,7 @@ end
 ---@return perigee.Promise of { status = "fulfilled", value = } | { status = "rejected", reason = } each
 function combinators.settled(list)
   local n = check_list("settled", list)
-  local target, outcomes = promise.pending(), {}
+  local target, outcomes = promise.pending(), array()
   if n == 0 then promise.resolve(target, outcomes) end
   group(list, n, target, function(self, i, ok, value)
     if ok then
@@ -173,12 +174,12 @@ function combinators.map(list, fn, options)
   end
   local target = promise.pending()
   if n == 0 then
-    promise.resolve(target, {})
+    promise.resolve(target, array())
     return target
   end
   local function begin(values)
     local mapping = setmetatable({
-      target = target, fn = fn, values = values, n = n, left = n, results = {},
+      target = target, fn = fn, values = values, n = n, left = n, results = array(),
       concurrency = concurrency, active = 0, next_index = 1, running = {}, over = false,
     }, Mapping)
     target.on_cancel, target.cancel_arg = mapping.cancel, mapping

@@ -20,9 +20,10 @@ end
 
 -- GEN-10, G2: Nest has the same traps, silently.
 local function warn_if_odd(pattern, json, route, where)
-  if core.lookup_key(json) ~= route then
+  local key = core.lookup_key(json)
+  if key ~= route then
     log.warn("%s: the pattern %s is a string that is JSON: requests for it look for %s, this handler is unreachable",
-      where, json, tostring(core.lookup_key(json)))
+      where, json, key == core.null and "null" or tostring(key))
   elseif type(pattern) == "table" and tostring(route):find("[TOO_MANY_KEYS]", 1, true) then
     log.warn("%s: the pattern has more than 20 keys: it is the same as any other such pattern", where)
   end

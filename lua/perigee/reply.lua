@@ -2,6 +2,7 @@
 
 local core = require("perigee.core")
 local errors = require("perigee.errors")
+local json = require("perigee.json")
 local link = require("perigee.link")
 local log = require("perigee.log")
 local operators = require("perigee.operators")
@@ -155,7 +156,7 @@ end
 ---@return perigee.Promise
 function Reply:collect()
   local target = promise.pending()
-  return into(self, target, setmetatable({ target = target, closed = false, list = {}, n = 0 }, Collect))
+  return into(self, target, setmetatable({ target = target, closed = false, list = json.array(), n = 0 }, Collect))
 end
 
 --- Asks; the callbacks see the last value or the error, as a Promise's.

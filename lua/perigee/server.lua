@@ -11,7 +11,7 @@ local promise = require("perigee.promise")
 local registry = require("perigee.registry")
 local scheduler = require("perigee.scheduler")
 
-local VALUE, LAST, END, ERROR = core.VALUE, core.LAST, core.END, core.ERROR
+local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
 
 ---@class perigee.MessageServer
 ---@field handlers perigee.Handlers
@@ -44,6 +44,8 @@ local function error_packet(call, err)
   if type(err) ~= "table" then err = errors.from(err) end
   if not errors.is(err) then return err end
   if err.code == "REMOTE" then return err.err end
+  -- A forward passes on what the peer said also here, as it does without middleware.
+  if call.handler.kind == "forward" and err.err ~= nil then return err.err end
   if err.code == "SCRIPT" then
     log.failure(("message %s"):format(call.handler.shown), err)
     return INTERNAL
@@ -192,8 +194,8 @@ local function slice(json)
   return json and setmetatable({ json }, core.slice_mt)
 end
 
-local function event_sent(shown, code, message)
-  if code then log.warn("event %s was not passed on: %s: %s", shown, code, message) end
+local function event_sent(shown, kind, code, message)
+  if kind == FAIL then log.warn("event %s was not passed on: %s: %s", shown, code, message) end
 end
 
 -- Untouched, and without Lua where the client's wire is the core's own.
@@ -206,7 +208,7 @@ function Server:forward(handler, req, pattern, data, metadata)
   local other = handler.to or pattern
   if req then return self.core:forward(req, to, other, data or "null", timeout, metadata) end
   local ok, code, message = to:emit(other, slice(data or "null"), handler.shown, event_sent, slice(metadata))
-  if not ok then event_sent(handler.shown, code, message) end
+  if not ok then event_sent(handler.shown, FAIL, code, message) end
 end
 
 function Server:receive(req, pattern, data, metadata)

@@ -13,7 +13,7 @@ local OUT = "build/bench/bench.json"
 local function setting(name, default) return tonumber(os.getenv(name) or default) end
 
 local options = {
-  rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 5), warm_seconds = setting("BENCH_WARM", 3),
+  rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 5), warm_seconds = setting("BENCH_WARM", 5),
   in_flight = setting("BENCH_IN_FLIGHT", 64),
 }
 
@@ -59,8 +59,8 @@ local function sum_up(contenders)
       result[field] = figures.sum_up(contender.rounds, field)
     end
     local base = first[contender.row]
-    if base then result.ratio = base.cpu_us.median / result.cpu_us.median end
-    first[contender.row] = base or result
+    if base then result.ratio = figures.ratio(base.rounds, contender.rounds, "cpu_us") end
+    first[contender.row] = base or contender
     results[#results + 1] = result
   end
   return results

@@ -24,10 +24,20 @@ function figures.sum_up(rounds, field)
   return median and { median = median, spread = spread, rounds = values } or nil
 end
 
+--- How many times less of a field it took than the base, round by round: neighbours in time share the machine's mood,
+--- which moves more from round to round than what is compared.
+---@return { median: number, spread: number, rounds: number[] }
+function figures.ratio(base_rounds, rounds, field)
+  local values = {}
+  for i, round in ipairs(rounds) do values[i] = base_rounds[i][field] / round[field] end
+  local median, spread = figures.median(values)
+  return { median = median, spread = spread, rounds = values }
+end
+
 local COLUMNS = {
   { "CPU us/req", "cpu_us", 1, "%.1f" }, { "spread", "cpu_us", nil, "%.0f%%" }, { "req/s", "rate", 1, "%.0f" },
   { "p50 ms", "p50_us", 1e3, "%.2f" }, { "p99 ms", "p99_us", 1e3, "%.2f" }, { "RSS MB", "rss_mb", 1, "%.1f" },
-  { "busy", "busy", 0.01, "%.0f%%" },
+  { "busy", "busy", 0.01, "%.0f%%" }, -- of one core
 }
 
 local function cell(result, column)
@@ -45,7 +55,7 @@ function figures.print(results)
   for _, result in ipairs(results) do
     local line = { ("%-20s %-9s"):format(result.row, result.product) }
     for _, column in ipairs(COLUMNS) do line[#line + 1] = ("%11s"):format(cell(result, column)) end
-    line[#line + 1] = ("%11s"):format(result.ratio and ("1/%.1f"):format(result.ratio) or "1")
+    line[#line + 1] = ("%11s"):format(result.ratio and ("1/%.1f"):format(result.ratio.median) or "1")
     print(table.concat(line))
   end
 end

@@ -1,4 +1,6 @@
---- Command-line arguments: flags wherever they stand, "--name value" or "--name=value", "--" ends them.
+--- Command-line arguments: flags wherever they stand, "--name value" or "--name=value", "--" ends them. "-5" is none.
+
+local errors = require("perigee.errors")
 
 local arguments = {}
 
@@ -9,7 +11,13 @@ local arguments = {}
 
 --- Raises what ends the program with status 2.
 function arguments.usage(...)
-  error({ usage = string.format(...) }, 0)
+  error({ usage = errors.make("INVALID_OPTION", string.format(...)) }, 0)
+end
+
+--- Raises what says that this version lacks something.
+---@param name string of the command or flag
+function arguments.later(name)
+  error({ usage = errors.make("UNSUPPORTED", name .. " is not available in this version") }, 0)
 end
 
 local usage = arguments.usage
@@ -53,7 +61,7 @@ function arguments.parse(argv, known, pass_on)
     if open and text == "--" then
       open = false
     elseif flag then
-      if flag.later then usage("%s is not available in this version", name) end
+      if flag.later then arguments.later(name) end
       local has_inline = text:find("=", 1, true) ~= nil
       if not flag.value then
         if has_inline then usage("%s takes no value", name) end
@@ -66,7 +74,7 @@ function arguments.parse(argv, known, pass_on)
         end
         store(flags, name, flag, inline)
       end
-    elseif open and text:find("^%-.") and not (pass_on and #positional >= pass_on) then
+    elseif open and text:find("^%-%D") and not (pass_on and #positional >= pass_on) then
       usage("unknown option '%s'", name or text)
     else
       positional[#positional + 1] = text

@@ -1,5 +1,6 @@
 --- The program: finds the command, runs it in a coroutine, and turns its end into an exit status.
 
+local arguments = require("perigee.cli.arguments")
 local help = require("perigee.cli.help")
 local log = require("perigee.log")
 local report = require("perigee.cli.report")
@@ -10,10 +11,13 @@ local LATER = { reload = true, status = true, test = true }
 
 local EXIT_FAILED, EXIT_USAGE = 1, 2
 
--- Errors that commands raise: { usage = text }, { exit =, cause =, where = }, or anything else.
+-- Errors that commands raise: { usage = error }, { exit =, cause =, where = }, or anything else.
 local function failed(command, err)
   if type(err) == "table" and err.usage then
-    io.stderr:write(("perigee: %s\nsee 'perigee help%s'\n"):format(err.usage, command and " " .. command or ""))
+    report.error(err.usage)
+    if err.usage.code ~= "UNSUPPORTED" then
+      io.stderr:write(("see 'perigee help%s'\n"):format(COMMANDS[command] and " " .. command or ""))
+    end
     return EXIT_USAGE
   end
   if type(err) == "table" and err.exit then
@@ -27,7 +31,9 @@ end
 
 local function command_of(name)
   if name == "help" then return help.run end
-  return require("perigee.cli." .. name)
+  if COMMANDS[name] then return require("perigee.cli." .. name) end
+  if LATER[name] then return function() arguments.later(name) end end
+  return function() arguments.usage("there is no command '%s'", name) end
 end
 
 local function aliases(name)
@@ -49,14 +55,8 @@ local function main(argv, done)
     done(code)
   end
   local name = aliases(argv[1])
-  if not COMMANDS[name] then
-    if not name then
-      io.stderr:write(help.usage)
-    elseif LATER[name] then
-      io.stderr:write(("perigee: %s is not available in this version\n"):format(name))
-    else
-      io.stderr:write(("perigee: there is no command '%s'\nsee 'perigee help'\n"):format(name))
-    end
+  if not name then
+    io.stderr:write(help.usage)
     return finish(EXIT_USAGE)
   end
   local rest = {}
