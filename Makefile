@@ -29,8 +29,7 @@ PLAIN_SRC := $(filter-out core/bind/%,$(CORE_SRC))
 OBJ = $(CORE_SRC:%.c=$(BUILD)/obj/%.o) $(LLHTTP_OBJ)
 PLAIN_OBJ = $(PLAIN_SRC:%.c=$(BUILD)/obj/%.o) $(LLHTTP_OBJ)
 LLHTTP_OBJ = $(patsubst /usr/share/llhttp/%.c,$(BUILD)/obj/llhttp/%.o,$(LLHTTP_SRC))
-LUA_SRC := $(filter-out %_meta.lua,$(shell find lua/perigee -name '*.lua' 2>/dev/null))
-LUA_OBJ = $(LUA_SRC:%.lua=$(BUILD)/obj/%.lua.o)
+LUA_SRC := $(sort $(filter-out %_meta.lua,$(shell find lua/perigee -name '*.lua' 2>/dev/null)))
 UNIT := $(patsubst spec/unit/%.c,$(BUILD)/unit/%,$(wildcard spec/unit/*_test.c))
 FUZZ := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/*_fuzz.c))
 
@@ -129,20 +128,23 @@ $(BUILD)/obj/llhttp/%.o: /usr/share/llhttp/%.c
 	@echo '  CC   $<'
 	@$(CC) -DLLHTTP_STRICT_MODE=1 $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
 
-# The sources travel as bytecode with debug information; the chunk names stay "@lua/perigee/x.lua".
-$(BUILD)/obj/lua/%.lua.o: lua/%.lua
+$(BUILD)/gen/sources.c: core/embed.lua $(LUA_SRC)
 	@mkdir -p $(@D)
-	@$(LUAJIT) -bg -n $(subst /,.,$(patsubst %/init,%,$*)) $< $@
+	@$(LUAJIT) core/embed.lua $(LUA_SRC) > $@.tmp && mv $@.tmp $@
+
+$(BUILD)/obj/sources.o: $(BUILD)/gen/sources.c core/bind/embedded.h
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
 
 $(BUILD)/lib/perigee/core.so: $(OBJ)
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,nodelete -o $@ $(OBJ) $(LIBS)
 
-$(BUILD)/bin/perigee: $(BUILD)/obj/core/main.o $(OBJ) $(LUA_OBJ)
+$(BUILD)/bin/perigee: $(BUILD)/obj/core/main.o $(OBJ) $(BUILD)/obj/sources.o
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
-	@$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-E -o $@ $< $(OBJ) $(LUA_OBJ) \
+	@$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-E -o $@ $< $(OBJ) $(BUILD)/obj/sources.o \
 	  -Wl,--whole-archive $(LUALIB)/libluajit-5.1.a -Wl,--no-whole-archive \
 	  $(LUALIB)/liblua5.1-luv.a $(LUALIB)/liblua5.1-cjson.a $(LIBS) -ldl -lpthread
 

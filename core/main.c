@@ -1,15 +1,17 @@
 /*
  * main.c - the `perigee` program: one file with LuaJIT, luv, cjson and perigee's Lua sources inside.
- * The Lua sources are linked in as bytecode; LuaJIT's require finds them by their symbols.
+ * require finds them through a loader of ours, before it looks at the path.
  */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <uv.h>
 
 #include "bind/bind.h"
+#include "bind/embedded.h"
 
 int luaopen_luv(lua_State *L);
 int luaopen_cjson(lua_State *L);
@@ -38,6 +40,33 @@ static void preload(lua_State *L, const char *name, lua_CFunction open) {
     lua_pop(L, 2);
 }
 
+/* A package loader, asked before the path: the modules inside the program. */
+static int load_embedded(lua_State *L) {
+    const char *name = luaL_checkstring(L, 1);
+    for (const struct pge_embedded *e = pge_embedded; e->module; e++) {
+        if (strcmp(e->module, name) != 0)
+            continue;
+        if (luaL_loadbuffer(L, e->source, e->size, e->chunk) != 0)
+            return lua_error(L);
+        return 1;
+    }
+    lua_pushnil(L);
+    return 1;
+}
+
+/* package.loaders: preload, ours, path, ... */
+static void add_loader(lua_State *L) {
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "loaders");
+    for (int i = (int)lua_objlen(L, -1); i >= 2; i--) {
+        lua_rawgeti(L, -1, i);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_pushcfunction(L, load_embedded);
+    lua_rawseti(L, -2, 2);
+    lua_pop(L, 2);
+}
+
 static int traceback(lua_State *L) {
     lua_getglobal(L, "debug");
     lua_getfield(L, -1, "traceback");
@@ -56,6 +85,7 @@ static int start(lua_State *L) {
     preload(L, "luv", luaopen_luv);
     preload(L, "cjson", luaopen_cjson);
     preload(L, "perigee.core", luaopen_perigee_core);
+    add_loader(L);
     program->loop = pge_bind_of(L)->luv->loop;
     lua_getglobal(L, "require");
     lua_pushliteral(L, "perigee.cli");

@@ -117,6 +117,25 @@ describe("an app's life", function()
     assert.is_truthy(logged("in on_stop: SCRIPT: "))
   end)
 
+  it("starts again after a stop, and after a failed start", function()
+    local starts, fails = 0, true
+    app:on_start(function()
+      starts = starts + 1
+      if fails then error("not yet") end
+    end)
+    app:message("x", function(n) return n end)
+    app:listen("local:again")
+    refused("SCRIPT", "not yet", function() app:start():await() end)
+    fails = false
+    app:start():await()
+    app:stop():await()
+    app:start():await()
+    assert.are.equal(3, starts)
+    local client = perigee.client("local:again")
+    assert.are.equal(1, client:send("x", 1):await())
+    client:close():await()
+  end)
+
   it("starts and stops once, however often it is asked", function()
     local starts = 0
     app:on_start(function() starts = starts + 1 end)

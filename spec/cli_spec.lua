@@ -61,7 +61,8 @@ describe("perigee", function()
 
   it("says what this version does not have yet", function()
     for _, name in ipairs({ "reload", "status", "test" }) do
-      assert.are.same({ 2, "", "perigee: UNSUPPORTED: " .. name .. " is not available in this version\n" }, { run({ name }) })
+      assert.are.same({ 2, "", "perigee: UNSUPPORTED: " .. name .. " is not available in this version\n" },
+        { run({ name }) })
     end
     for _, flag in ipairs({ "--watch", "--workers", "--admin", "--no-budget" }) do
       local code, _, err = run({ "serve", "x.lua", flag })

@@ -166,6 +166,7 @@ void pge_loop_turn(struct pge_loop *loop) {
     for (int round = 0; round < MAX_ROUNDS && has_deferred(loop); round++)
         if (!run_phase(loop, PGE_SOON))
             run_phase(loop, PGE_FLUSH);
+    run_phase(loop, PGE_FLUSH); /* in-process traffic without end must not hold back the network's */
     if (!loop->wheel.count || pge_wheel_next(&loop->wheel) < loop->armed_ms)
         arm(loop);
     settle(loop);

@@ -24,20 +24,36 @@ struct entry {
     struct pge_bind *bind;
     void (*fn)(void *);
     void *arg;
+    bool has_run;
 };
 
-static void call_hook(lua_State *L, int ref) {
+/* Stack: what was raised; it is popped. */
+static void report(struct pge_bind *bind) {
+    lua_State *L = bind->L;
+    if (bind->fault_ref == LUA_NOREF) {
+        lua_pop(L, 1);
+        return;
+    }
+    lua_rawgeti(L, LUA_REGISTRYINDEX, bind->fault_ref);
+    lua_insert(L, -2);
+    if (lua_pcall(L, 1, 0, 0) != 0)
+        lua_pop(L, 1);
+}
+
+static void call_hook(struct pge_bind *bind, int ref) {
     if (ref == LUA_NOREF)
         return;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-    lua_call(L, 0, 0);
+    lua_rawgeti(bind->L, LUA_REGISTRYINDEX, ref);
+    if (lua_pcall(bind->L, 0, 0, 0) != 0)
+        report(bind);
 }
 
 static int run_entry(lua_State *L) {
-    const struct entry *entry = lua_touserdata(L, 1);
-    call_hook(L, entry->bind->enter_ref);
+    struct entry *entry = lua_touserdata(L, 1);
+    call_hook(entry->bind, entry->bind->enter_ref);
+    entry->has_run = true;
     entry->fn(entry->arg);
-    call_hook(L, entry->bind->leave_ref);
+    call_hook(entry->bind, entry->bind->leave_ref);
     return 0;
 }
 
@@ -47,12 +63,14 @@ void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg) {
         fn(arg);
         return;
     }
-    struct entry entry = {bind, fn, arg};
+    struct entry entry = {bind, fn, arg, false};
     lua_State *L = bind->L;
     bind->depth++;
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->run_ref);
     lua_pushlightuserdata(L, &entry);
     bind->luv->cb_pcall(L, 1, 0, LUVF_CALLBACK_NOEXIT);
+    if (!entry.has_run)
+        fn(arg); /* Lua had no room to start: what is owed is done all the same */
     bind->depth--;
 }
 
@@ -95,11 +113,8 @@ void pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->traceback_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->call_ref);
     lua_pushlightuserdata(L, &call);
-    if (lua_pcall(L, 1, 0, top + 1) != 0 && bind->fault_ref != LUA_NOREF) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, bind->fault_ref);
-        lua_insert(L, -2);
-        lua_pcall(L, 1, 0, 0);
-    }
+    if (lua_pcall(L, 1, 0, top + 1) != 0)
+        report(bind);
     lua_settop(L, top);
 }
 
@@ -279,6 +294,7 @@ static int bind_gc(lua_State *L) {
         uv_run(bind->loop.uv, UV_RUN_NOWAIT);
     }
     pge_engine_deinit(&bind->engine);
+    pge_buf_deinit(&bind->pattern);
     pge_loop_deinit(&bind->loop);
     for (int i = 0; i < MAX_CLOSING_TURNS && bind->loop.handles_closing; i++)
         uv_run(bind->loop.uv, UV_RUN_NOWAIT);

@@ -30,6 +30,7 @@ struct pge_bind {
     int fault_ref;               /* registry: function(message) that logs what a callback raised */
     int anchors_ref;             /* registry: box pointer -> box */
     struct pge_list boxes;       /* all open boxes, to be closed with the state */
+    struct pge_buf pattern;      /* of the call being made, encoded from a table */
     int depth;                   /* entries on the stack */
     bool is_over;                /* the state is closing: no Lua is called any more */
 };

@@ -20,6 +20,8 @@ struct client {
     int calls_ref;    /* registry: slot * 2 + 1 -> observer, the next -> callback */
     int on_event_ref; /* registry */
     int closers_ref;  /* registry: callbacks waiting for the close, a list */
+    unsigned pending; /* calls in `calls`; relays use the client without the box */
+    unsigned busy;    /* callbacks of ours on the stack */
     bool is_closing;
 };
 
@@ -51,6 +53,7 @@ static void push_waiter(lua_State *L, const struct delivery *d, bool last) {
     lua_rawgeti(L, -1, d->slot + 1);
     lua_rawgeti(L, -2, d->slot);
     if (last) {
+        d->owner->pending--;
         lua_pushnil(L);
         lua_rawseti(L, -4, d->slot + 1);
         lua_pushnil(L);
@@ -80,10 +83,18 @@ static bool push_body(lua_State *L, const struct delivery *d) {
     return false;
 }
 
-/* Nothing is in flight and nobody waits for a close: the box may be collected. */
+/* Nothing is in flight and nobody waits for a close: the box may be collected. Not touched after this. */
 static void maybe_release(struct client *c) {
-    if (c->client && !c->is_closing && pge_client_pending(c->client) == 0)
+    if (c->client && !c->is_closing && c->pending == 0 && c->busy == 0)
         pge_box_release(&c->box);
+}
+
+/* Runs a callback; whatever it does, the box lives until it has returned. */
+static void call_lua(struct client *c, lua_CFunction fn, void *arg) {
+    c->busy++;
+    pge_bind_call(c->box.bind, fn, arg);
+    c->busy--;
+    maybe_release(c);
 }
 
 static int deliver(lua_State *L) {
@@ -120,9 +131,7 @@ static void hand_over(struct pge_call *call, struct delivery *d) {
     struct client *c = pge_call_arg(call);
     d->owner = c;
     d->slot = slot_of(call);
-    pge_bind_call(c->box.bind, deliver, d);
-    if (d->kind != KIND_VALUE)
-        maybe_release(c);
+    call_lua(c, deliver, d);
 }
 
 static void on_packet_as(struct pge_call *call, enum pge_reply kind, struct pge_span body, bool raw) {
@@ -195,8 +204,7 @@ static int tell_closed(lua_State *L) {
 static void on_closed(struct pge_client *client) {
     struct client *c = pge_client_owner(client);
     c->is_closing = false;
-    pge_bind_call(c->box.bind, tell_closed, c);
-    maybe_release(c);
+    call_lua(c, tell_closed, c);
 }
 
 struct raw_packet {
@@ -269,9 +277,20 @@ static void drop(struct pge_box *box) {
     struct client *c = container_of(box, struct client, box);
     if (!c->client)
         return;
-    pge_client_cancel_all(c->client);
+    pge_client_cancel_all(c->client, c);
     pge_client_free(c->client);
     c->client = NULL;
+}
+
+/* Protected: what raises half-way would leak what was read. Stack: options. */
+static int read_options(lua_State *L) {
+    struct pge_pool_options *o = lua_touserdata(L, 2);
+    read_hosts(L, 1, o);
+    read_limits(L, o);
+    o->is_raw = pge_opt_bool(L, 1, "raw_packets", false);
+    o->key = pge_opt_text(L, 1, "key");
+    o->name = pge_opt_text(L, 1, "name");
+    return 0;
 }
 
 static int client_new(lua_State *L) {
@@ -283,40 +302,39 @@ static int client_new(lua_State *L) {
     o.transport = pge_transport_find(luaL_checkstring(L, -1));
     if (!o.transport)
         return pge_push_failure(L, PGE_UNSUPPORTED, "no such transport");
-    char why[256];
-    if (!pge_opt_tls(L, 1, false, &o.tls, why, sizeof why))
-        return pge_push_failure(L, PGE_INVALID_OPTION, why);
-    read_hosts(L, 1, &o);
-    read_limits(L, &o);
-    o.is_raw = pge_opt_bool(L, 1, "raw_packets", false);
-    o.key = pge_opt_text(L, 1, "key");
-    o.name = pge_opt_text(L, 1, "name");
-    if (!o.key || !o.host_count || (o.transport == &pge_transport_local && !o.name)) {
-        pge_pool_options_deinit(&o);
-        return pge_push_failure(L, PGE_INVALID_OPTION, "key, hosts or name is missing");
-    }
     struct client *c = pge_box_new(L, bind, sizeof *c, CLASS, drop);
-    c->client = pge_client_new(&bind->engine, &o, &client_events, c);
-    if (!c->client)
-        return luaL_error(L, "not enough memory");
+    c->calls_ref = c->closers_ref = c->on_event_ref = LUA_NOREF;
     lua_newtable(L);
     c->calls_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_newtable(L);
     c->closers_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, 2);
     c->on_event_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    char why[256];
+    lua_pushcfunction(L, read_options);
+    if (!pge_opt_tls(L, 1, false, &o.tls, why, sizeof why))
+        return pge_push_failure(L, PGE_INVALID_OPTION, why);
+    lua_pushvalue(L, 1);
+    lua_pushlightuserdata(L, &o);
+    if (lua_pcall(L, 2, 0, 0) != 0) {
+        pge_pool_options_deinit(&o);
+        return lua_error(L);
+    }
+    if (!o.key || !o.host_count || (o.transport == &pge_transport_local && !o.name)) {
+        pge_pool_options_deinit(&o);
+        return pge_push_failure(L, PGE_INVALID_OPTION, "key, hosts or name is missing");
+    }
+    c->client = pge_client_new(&bind->engine, &o, &client_events, c);
+    if (!c->client)
+        return luaL_error(L, "not enough memory");
     return 1;
 }
 
-/* No call is in flight, else the box would be anchored. */
+/* No call is in flight but those of relays, which end by themselves: else the box would be anchored. */
 static int client_gc(lua_State *L) {
     struct client *c = lua_touserdata(L, 1);
     pge_list_remove(&c->box.node);
-    if (!c->client)
-        return 0;
-    pge_client_cancel_all(c->client);
-    pge_client_free(c->client);
-    c->client = NULL;
+    drop(&c->box);
     luaL_unref(L, LUA_REGISTRYINDEX, c->calls_ref);
     luaL_unref(L, LUA_REGISTRYINDEX, c->closers_ref);
     luaL_unref(L, LUA_REGISTRYINDEX, c->on_event_ref);
@@ -330,12 +348,27 @@ static uint64_t opt_ms(lua_State *L, int idx) {
     return ms > 0 && ms < 0x1p53 ? (uint64_t)(ms + 0.999) : 0;
 }
 
+/* JSON text, or a table, encoded into the bind's buffer. An error is left in value->err, and p NULL. */
+static void read_pattern(lua_State *L, struct pge_span *pattern, struct pge_lua_value *value) {
+    if (!lua_istable(L, 2)) {
+        pattern->p = luaL_checklstring(L, 2, &pattern->n);
+        return;
+    }
+    struct pge_buf *buf = &((struct client *)lua_touserdata(L, 1))->box.bind->pattern;
+    pge_buf_clear(buf);
+    pge_lua_payload(value, L, 2);
+    if (pge_lua_write_value(value, buf) < 0)
+        return;
+    *pattern = (struct pge_span){pge_buf_head(buf), pge_buf_len(buf)};
+}
+
 /* The pattern at 2, data at 3, metadata at meta (or none). Pads the stack to meta. */
 static void read_message(lua_State *L, int meta, struct pge_message *m, struct pge_lua_value values[2]) {
     *m = (struct pge_message){0};
-    m->pattern.p = luaL_checklstring(L, 2, &m->pattern.n);
-    m->data = pge_lua_payload(&values[0], L, 3);
+    values[0].err[0] = '\0';
     values[1].err[0] = '\0';
+    read_pattern(L, &m->pattern, &values[1]);
+    m->data = pge_lua_payload(&values[0], L, 3);
     if (!lua_isnoneornil(L, meta))
         m->metadata = pge_lua_payload(&values[1], L, meta);
 }
@@ -347,14 +380,14 @@ static int refused(lua_State *L, struct pge_failure *why, const struct pge_lua_v
 
 /* Stores observer and callback of a call now in flight; the box is alive until it ends. */
 static void remember(lua_State *L, struct client *c, int slot, int observer, int fn) {
+    if (c->pending++ == 0)
+        pge_box_anchor(L, &c->box, 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, c->calls_ref);
     lua_pushvalue(L, observer);
     lua_rawseti(L, -2, slot);
     lua_pushvalue(L, fn);
     lua_rawseti(L, -2, slot + 1);
     lua_pop(L, 1);
-    if (pge_client_pending(c->client) == 1)
-        pge_box_anchor(L, &c->box, 1);
 }
 
 /* send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata) */
@@ -372,6 +405,8 @@ static int client_send(lua_State *L) {
         .events = lua_toboolean(L, 6) ? &raw_call_events : &call_events,
         .arg = c,
     };
+    if (!m.pattern.p)
+        return pge_push_failure(L, PGE_INVALID_MESSAGE, values[1].err);
     struct pge_call *call = pge_client_send(c->client, &m, &options, &why);
     if (!call)
         return refused(L, &why, values);
@@ -402,6 +437,8 @@ static int client_emit(lua_State *L) {
     luaL_checktype(L, 5, LUA_TFUNCTION);
     read_message(L, 6, &m, values);
     struct pge_call_options options = {.events = &call_events, .arg = c};
+    if (!m.pattern.p)
+        return pge_push_failure(L, PGE_INVALID_MESSAGE, values[1].err);
     int status = pge_client_emit(c->client, &m, &options, &why);
     return wait_for(L, c, status, &why, values, 4, 5);
 }

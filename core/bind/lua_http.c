@@ -258,6 +258,7 @@ static int failed_listen(lua_State *L, struct http *h, int status, const char *h
         snprintf(text, sizeof text, "listen %s %s:%u", uv_err_name(status), host ? host : "", port);
     pge_tls_unref(h->tls);
     h->tls = NULL;
+    pge_box_release(&h->box);
     return pge_push_failure(L, PGE_LISTEN_FAILED, text);
 }
 
@@ -280,6 +281,7 @@ static int http_new(lua_State *L) {
     unsigned port = (unsigned)pge_opt_number(L, 1, "port", 0);
     if (!pge_opt_tls(L, 1, true, &h->tls, why, sizeof why))
         return pge_push_failure(L, PGE_INVALID_OPTION, why);
+    pge_box_anchor(L, &h->box, 3); /* before there is a server: it may raise */
     struct pge_endpoint at;
     int status = pge_endpoint_resolve(host, (uint16_t)port, path, &at);
     if (status < 0)
@@ -291,7 +293,6 @@ static int http_new(lua_State *L) {
     h->server = pge_http_server_open(&bind->loop, &at, &limits, &events, h, &status);
     if (!h->server)
         return failed_listen(L, h, status, host, port, path);
-    pge_box_anchor(L, &h->box, 3);
     lua_pushvalue(L, 3);
     return 1;
 }
@@ -301,6 +302,7 @@ static int http_gc(lua_State *L) {
     if (h->server)
         return 0; /* anchored while open, so the state is closing: bind_gc drops it */
     pge_list_remove(&h->box.node);
+    pge_tls_unref(h->tls);
     for (int i = 0; i < EVENTS; i++)
         luaL_unref(L, LUA_REGISTRYINDEX, h->refs[i]);
     return 0;
@@ -377,8 +379,13 @@ static int read_headers(lua_State *L, struct http *h, int idx, bool json,
     return n;
 }
 
-/* true, or nil and why the status or a header is not allowed. ENOMEM has cut the connection. */
-static int replied(lua_State *L, int status) {
+/*
+ * true, or nil and why the status or a header is not allowed. When the request is over its slot is free:
+ * ENOMEM too has ended it, and cut the connection.
+ */
+static int replied(lua_State *L, struct slot *slot, int status, bool is_last) {
+    if (status == UV_ENOMEM || (status == 0 && is_last))
+        slot_release(slot);
     if (status == UV_EINVAL) {
         lua_pushnil(L);
         lua_pushliteral(L, "the status, a header name or a header value is not allowed in HTTP");
@@ -409,9 +416,7 @@ static int http_reply(lua_State *L) {
         body.p = luaL_checklstring(L, 5, &body.n);
     int status = pge_http_reply(slot->forward.req, (int)luaL_checkinteger(L, 3), headers,
                                 (unsigned)n, body);
-    if (status == 0)
-        slot_release(slot);
-    return replied(L, status);
+    return replied(L, slot, status, true);
 }
 
 /* The body is encoded into the engine's scratch buffer and copied out from there. */
@@ -437,9 +442,7 @@ static int http_reply_json(lua_State *L) {
     struct pge_span body = {pge_buf_head(scratch), pge_buf_len(scratch)};
     int status = pge_http_reply(slot->forward.req, (int)luaL_checkinteger(L, 3), headers,
                                 (unsigned)n, body);
-    if (status == 0)
-        slot_release(slot);
-    return replied(L, status);
+    return replied(L, slot, status, true);
 }
 
 /* problem(req, status, detail, retry_after, headers) */
@@ -459,9 +462,7 @@ static int http_problem(lua_State *L) {
     int retry = lua_isnil(L, 5) ? -1 : (int)luaL_checkinteger(L, 5);
     int status = pge_http_reply_problem(slot->forward.req, (int)luaL_checkinteger(L, 3), detail,
                                         retry, headers, (unsigned)n);
-    if (status == 0)
-        slot_release(slot);
-    return replied(L, status);
+    return replied(L, slot, status, true);
 }
 
 static int http_begin(lua_State *L) {
@@ -474,8 +475,9 @@ static int http_begin(lua_State *L) {
         return 2;
     if (n < 0)
         return too_many(L);
-    return replied(L, pge_http_reply_begin(slot->forward.req, (int)luaL_checkinteger(L, 3),
-                                           headers, (unsigned)n));
+    int status = pge_http_reply_begin(slot->forward.req, (int)luaL_checkinteger(L, 3), headers,
+                                      (unsigned)n);
+    return replied(L, slot, status, false);
 }
 
 static int http_chunk(lua_State *L) {
@@ -484,7 +486,7 @@ static int http_chunk(lua_State *L) {
         return 2;
     struct pge_span data;
     data.p = luaL_checklstring(L, 3, &data.n);
-    return replied(L, pge_http_reply_chunk(slot->forward.req, data));
+    return replied(L, slot, pge_http_reply_chunk(slot->forward.req, data), false);
 }
 
 static int http_finish(lua_State *L) {
@@ -492,9 +494,7 @@ static int http_finish(lua_State *L) {
     if (!slot)
         return 2;
     int status = pge_http_reply_end(slot->forward.req);
-    if (status == 0)
-        slot_release(slot);
-    return replied(L, status);
+    return replied(L, slot, status, true);
 }
 
 static int http_fail(lua_State *L) {
@@ -505,7 +505,8 @@ static int http_fail(lua_State *L) {
     *pge_http_request_user(req) = NULL; /* no on_abort */
     slot_release(slot);
     pge_http_reply_fail(req);
-    return replied(L, 0);
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 /* ---- forwarding ---- */

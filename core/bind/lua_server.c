@@ -114,7 +114,9 @@ static const struct pge_server_events events = {on_message, on_gone, on_fault, o
 
 /* ---- making one ---- */
 
-static void read_options(lua_State *L, struct pge_server_options *o) {
+/* Protected: what raises half-way would leak what was read. Stack: options. */
+static int read_options(lua_State *L) {
+    struct pge_server_options *o = lua_touserdata(L, 2);
     o->port = (uint16_t)pge_opt_number(L, 1, "port", 0);
     o->max_frame_units = (size_t)pge_opt_number(L, 1, "max_buffer_size", 16777216);
     o->max_queued_bytes = (size_t)pge_opt_number(L, 1, "max_send_buffer_size", 16777216);
@@ -129,6 +131,7 @@ static void read_options(lua_State *L, struct pge_server_options *o) {
     o->host = pge_opt_text(L, 1, "host");
     o->path = pge_opt_text(L, 1, "path");
     o->name = pge_opt_text(L, 1, "name");
+    return 0;
 }
 
 static void drop(struct pge_box *box) {
@@ -162,13 +165,25 @@ static int server_new(lua_State *L) {
     if (!o.transport)
         return pge_push_failure(L, PGE_UNSUPPORTED, "no such transport");
     struct pge_failure why;
+    lua_pushcfunction(L, read_options);
     if (!pge_opt_tls(L, 1, true, &o.tls, why.message, sizeof why.message))
         return pge_push_failure(L, PGE_INVALID_OPTION, why.message);
-    read_options(L, &o);
+    lua_pushvalue(L, 1);
+    lua_pushlightuserdata(L, &o);
+    if (lua_pcall(L, 2, 0, 0) != 0) {
+        pge_server_options_deinit(&o);
+        return lua_error(L);
+    }
+    if (o.transport == &pge_transport_local && !o.name) {
+        pge_server_options_deinit(&o);
+        return pge_push_failure(L, PGE_INVALID_OPTION, "name is missing");
+    }
+    pge_box_anchor(L, &s->box, 3); /* first: it may raise */
     s->server = pge_server_new(&bind->engine, &o, &events, s, &why);
-    if (!s->server)
+    if (!s->server) {
+        pge_box_release(&s->box);
         return pge_push_failure(L, why.fault, why.message);
-    pge_box_anchor(L, &s->box, 3);
+    }
     lua_pushvalue(L, 3);
     return 1;
 }

@@ -192,12 +192,9 @@ void pge_pool_free_calls(struct pge_pool *pool) {
 
 int pge_call_hold(struct pge_call *call, const struct pge_message *m) {
     struct pge_pool *pool = call->client->pool;
-    struct pge_span id = pge_call_id(call);
-    call->held_whole = m->write_packet != NULL;
-    if (call->kind == PGE_CALL_EVENT)
-        id.n = 0;
-    int status = call->held_whole ? m->write_packet(m->arg, id, &call->held)
-                                  : pge_buf_append(&call->held, m->pattern.p, m->pattern.n);
+    call->held_whole = m->packet.p != NULL;
+    struct pge_span first = call->held_whole ? m->packet : m->pattern;
+    int status = pge_buf_append(&call->held, first.p, first.n);
     call->held_pattern = pge_buf_len(&call->held);
     if (status == 0 && !call->held_whole)
         status = pge_payload_write(&m->data, &call->held);
@@ -214,9 +211,12 @@ int pge_call_hold(struct pge_call *call, const struct pge_message *m) {
 
 /* The wire's word on a held message, as a fault of the call. */
 static void refuse(struct pge_call *call, int status) {
-    enum pge_fault fault = status == UV_EMSGSIZE ? PGE_FRAME_TOO_LARGE : PGE_OVERLOADED;
-    pge_call_fail(call, fault, status == UV_EMSGSIZE ? "the message is too large for the peer"
-                                                     : uv_strerror(status));
+    if (status == UV_EMSGSIZE)
+        pge_call_fail(call, PGE_FRAME_TOO_LARGE, "the message is too large for the peer");
+    else if (status == UV_EPIPE)
+        pge_call_fail(call, PGE_CONNECTION_CLOSED, "Connection closed");
+    else
+        pge_call_fail(call, PGE_OVERLOADED, uv_strerror(status));
 }
 
 void pge_call_unhold(struct pge_call *call, struct pge_link *link) {

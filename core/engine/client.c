@@ -66,11 +66,18 @@ void *pge_client_owner(const struct pge_client *client) {
     return client->owner;
 }
 
-void pge_client_cancel_all(struct pge_client *client) {
-    pge_list_splice(&client->calls, &client->doomed);
-    pge_defer_cancel(&client->failing);
-    while (!pge_list_is_empty(&client->calls))
-        pge_call_cancel(container_of(client->calls.next, struct pge_call, of_client));
+static void cancel_in(struct pge_list *calls, const void *arg) {
+    for (struct pge_list *n = calls->next, *next; n != calls; n = next) {
+        next = n->next;
+        struct pge_call *call = container_of(n, struct pge_call, of_client);
+        if (call->arg == arg)
+            pge_call_cancel(call);
+    }
+}
+
+void pge_client_cancel_all(struct pge_client *client, const void *arg) {
+    cancel_in(&client->calls, arg);
+    cancel_in(&client->doomed, arg);
 }
 
 static void fail_doomed(void *arg) {
@@ -97,14 +104,13 @@ void pge_client_close(struct pge_client *client) {
         client->is_open = false;
         pool->users--;
     }
-    bool was_closing = client->is_closing;
     client->is_closing = true;
     pge_list_splice(&client->doomed, &client->calls);
     if (!pge_list_is_empty(&client->doomed))
         pge_loop_defer(loop, &client->failing, PGE_SOON);
     if (pool->users == 0)
         pge_pool_close_links(pool);
-    if (!was_closing && pool->closing == 0)
+    if (pool->closing == 0)
         pge_loop_defer(loop, &client->closed, PGE_SOON);
 }
 
@@ -122,6 +128,8 @@ static int give_up_status(struct pge_failure *why, int status) {
         return give_up(why, PGE_INVALID_MESSAGE, "the data cannot be encoded as JSON");
     case UV_EMSGSIZE:
         return give_up(why, PGE_FRAME_TOO_LARGE, "the message is too large for the peer");
+    case UV_EPIPE: /* the link has broken and is about to be lost */
+        return give_up(why, PGE_CONNECTION_CLOSED, "Connection closed");
     default:
         return give_up(why, PGE_OVERLOADED, uv_strerror(status));
     }
@@ -147,24 +155,24 @@ static int check_room(struct pge_client *client, struct pge_link *link, struct p
     return 0;
 }
 
-/* Lets a new call wait for a link that is on its way. */
-static struct pge_call *send_later(struct pge_client *client, const struct pge_message *m,
-                                   const struct pge_call_options *options, enum pge_call_kind kind,
-                                   struct pge_failure *why) {
-    struct pge_pool *pool = client->pool;
+static struct pge_call *acquire(struct pge_client *client, const struct pge_call_options *options,
+                                enum pge_call_kind kind, struct pge_failure *why) {
     struct pge_call *call = pge_call_acquire(client, options, kind);
-    if (!call) {
+    if (!call)
         give_up(why, PGE_OVERLOADED, "out of memory");
-        return NULL;
-    }
+    return call;
+}
+
+/* Lets a new call wait for a link that is on its way. NULL: it is released. */
+static struct pge_call *send_later(struct pge_call *call, const struct pge_message *m,
+                                   struct pge_failure *why) {
+    struct pge_pool *pool = call->client->pool;
     int status = pge_call_hold(call, m);
-    if (status < 0) {
+    if (status < 0)
         give_up_status(why, status);
-        pge_call_release(call);
-        return NULL;
-    }
-    if (pge_pool_dial(pool) < 0) {
+    else if ((status = pge_pool_dial(pool)) < 0)
         give_up(why, PGE_CONNECT_FAILED, pool->last_error);
+    if (status < 0) {
         pge_call_release(call);
         return NULL;
     }
@@ -172,19 +180,9 @@ static struct pge_call *send_later(struct pge_client *client, const struct pge_m
     return call;
 }
 
-struct pge_call *pge_client_send(struct pge_client *client, const struct pge_message *m,
-                                 const struct pge_call_options *options, struct pge_failure *why) {
-    open_client(client);
-    struct pge_link *link = pge_pool_pick(client->pool);
-    if (check_room(client, link, why) < 0)
-        return NULL;
-    if (!link)
-        return send_later(client, m, options, PGE_CALL_REQUEST, why);
-    struct pge_call *call = pge_call_acquire(client, options, PGE_CALL_REQUEST);
-    if (!call) {
-        give_up(why, PGE_OVERLOADED, "out of memory");
-        return NULL;
-    }
+/* The same for a link that is ready. */
+static struct pge_call *send_now(struct pge_call *call, struct pge_link *link,
+                                 const struct pge_message *m, struct pge_failure *why) {
     int status = link->transport->link_send(link, call, m);
     if (status < 0) {
         give_up_status(why, status);
@@ -198,16 +196,66 @@ struct pge_call *pge_client_send(struct pge_client *client, const struct pge_mes
     return call;
 }
 
-int pge_client_emit(struct pge_client *client, const struct pge_message *m,
-                    const struct pge_call_options *options, struct pge_failure *why) {
+/*
+ * The writer of a packet may be anybody's code, and may call us: it runs before a link is chosen and a frame
+ * begun. Where it closed the client, the call is doomed with the others.
+ */
+static struct pge_call *send_made(struct pge_call *call, const struct pge_message *m,
+                                  struct pge_failure *why) {
+    struct pge_client *client = call->client;
+    struct pge_buf packet = {0};
+    int status = m->write_packet(m->arg, pge_call_id(call), &packet);
+    struct pge_message made = {.packet = {pge_buf_head(&packet), pge_buf_len(&packet)}};
+    if (status < 0) {
+        give_up_status(why, status);
+        pge_call_release(call);
+        call = NULL;
+    } else if (client->is_open) {
+        struct pge_link *link = pge_pool_pick(client->pool);
+        call = link ? send_now(call, link, &made, why) : send_later(call, &made, why);
+    }
+    pge_buf_deinit(&packet);
+    return call;
+}
+
+struct pge_call *pge_client_send(struct pge_client *client, const struct pge_message *m,
+                                 const struct pge_call_options *options, struct pge_failure *why) {
+    open_client(client);
+    struct pge_link *link = pge_pool_pick(client->pool);
+    if (check_room(client, link, why) < 0)
+        return NULL;
+    struct pge_call *call = acquire(client, options, PGE_CALL_REQUEST, why);
+    if (!call)
+        return NULL;
+    if (m->write_packet)
+        return send_made(call, m, why);
+    return link ? send_now(call, link, m, why) : send_later(call, m, why);
+}
+
+static int emit(struct pge_client *client, const struct pge_message *m,
+                const struct pge_call_options *options, struct pge_failure *why) {
     open_client(client);
     struct pge_link *link = pge_pool_pick(client->pool);
     if (check_room(client, link, why) < 0)
         return -1;
-    if (!link)
-        return send_later(client, m, options, PGE_CALL_EVENT, why) ? 0 : -1;
-    int status = link->transport->link_emit(link, m);
-    return status < 0 ? give_up_status(why, status) : 1;
+    if (link) {
+        int status = link->transport->link_emit(link, m);
+        return status < 0 ? give_up_status(why, status) : 1;
+    }
+    struct pge_call *call = acquire(client, options, PGE_CALL_EVENT, why);
+    return call && send_later(call, m, why) ? 0 : -1;
+}
+
+int pge_client_emit(struct pge_client *client, const struct pge_message *m,
+                    const struct pge_call_options *options, struct pge_failure *why) {
+    if (!m->write_packet)
+        return emit(client, m, options, why);
+    struct pge_buf packet = {0};
+    int status = m->write_packet(m->arg, (struct pge_span){0}, &packet);
+    struct pge_message made = {.packet = {pge_buf_head(&packet), pge_buf_len(&packet)}};
+    int result = status < 0 ? give_up_status(why, status) : emit(client, &made, options, why);
+    pge_buf_deinit(&packet);
+    return result;
 }
 
 int pge_client_connect(struct pge_client *client, const struct pge_call_options *options,
@@ -216,7 +264,8 @@ int pge_client_connect(struct pge_client *client, const struct pge_call_options 
     if (pge_pool_pick(client->pool))
         return 1;
     struct pge_message nothing = {.pattern = {"", 0}, .data.json = {"", 0}};
-    return send_later(client, &nothing, options, PGE_CALL_CONNECT, why) ? 0 : -1;
+    struct pge_call *call = acquire(client, options, PGE_CALL_CONNECT, why);
+    return call && send_later(call, &nothing, why) ? 0 : -1;
 }
 
 struct pge_call *pge_client_call_by_id(struct pge_client *client, struct pge_span id) {

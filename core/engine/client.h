@@ -96,9 +96,9 @@ int pge_client_emit(struct pge_client *client, const struct pge_message *m,
 int pge_client_connect(struct pge_client *client, const struct pge_call_options *options,
                        struct pge_failure *why);
 
-/* Forgets a call, or all of a client's: no callback follows. */
+/* Forgets a call, or all of a client's with that arg (not those of relays): no callback follows. */
 void pge_call_cancel(struct pge_call *call);
-void pge_client_cancel_all(struct pge_client *client);
+void pge_client_cancel_all(struct pge_client *client, const void *arg);
 void *pge_call_arg(const struct pge_call *call);
 /* A number below 2^53 that names a call for good; pge_client_call finds it while it lasts, else NULL. */
 double pge_call_handle(const struct pge_call *call);

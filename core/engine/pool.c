@@ -233,8 +233,8 @@ static void lose_connecting(struct loss *loss) {
         host->retry_at = pge_loop_now(pool->engine->loop) +
                          pge_backoff_next(&host->backoff, pool->engine->loop);
     tell_error(pool, loss->message);
-    if (pool->waiting_count == 0 || pool->connecting || pool->ready)
-        return;
+    if (pool->users == 0 || pool->waiting_count == 0 || pool->connecting || pool->ready)
+        return; /* no users: on_error closed the last one, and its close fails those who wait */
     if (dial_next(pool) < 0)
         fail_calls(&pool->waiting, PGE_CONNECT_FAILED, pool->last_error);
 }
@@ -275,7 +275,8 @@ static int raw_packet(struct pge_pool *pool, struct pge_span packet) {
     if (status < 0 || pge_list_is_empty(&pool->clients))
         return status;
     struct pge_client *client = container_of(pool->clients.next, struct pge_client, node);
-    client->events->on_raw_packet(client, packet);
+    if (!client->is_orphan)
+        client->events->on_raw_packet(client, packet);
     return 0;
 }
 
@@ -288,7 +289,7 @@ int pge_link_packet(struct pge_link *link, struct pge_span packet) {
     if (status < 0)
         return status;
     struct pge_call *call = pge_pool_find_call(pool, e.id);
-    if (!call) {
+    if (!call || call->link != link) { /* one host does not answer for another */
         pool->late_replies++;
         return 0;
     }
@@ -311,8 +312,18 @@ static void tell_closed(void *arg) {
     }
 }
 
+/* Calls that a close has doomed may still stand on the link: they are told without it. */
+static void detach_calls(struct pge_link *link) {
+    while (!pge_list_is_empty(&link->calls)) {
+        struct pge_call *call = container_of(link->calls.next, struct pge_call, of_link);
+        pge_list_remove(&call->of_link);
+        call->link = NULL;
+    }
+}
+
 void pge_link_closed(struct pge_link *link) {
     struct pge_pool *pool = link->pool;
+    detach_calls(link);
     pge_free(link);
     pool->links--;
     if (--pool->closing)

@@ -59,7 +59,12 @@ struct pge_server *pge_server_new(struct pge_engine *engine, struct pge_server_o
     pge_defer_init(&server->flush_held, on_flush_held);
     pge_defer_init(&server->tell_lost, on_tell_lost);
     pge_defer_init(&server->closed, on_closed_turn);
-    int status = server->options.transport->serve(server);
+    int status = pge_loop_hold(engine->loop); /* so that what it defers cannot fail */
+    if (status == 0) {
+        status = server->options.transport->serve(server);
+        if (status < 0)
+            pge_loop_release(engine->loop);
+    }
     if (status < 0) {
         explain_listen(&server->options, status, why);
         pge_server_options_deinit(&server->options);
@@ -94,6 +99,7 @@ static void free_server(struct pge_server *server) {
     pge_defer_cancel(&server->tell_lost);
     pge_list_remove(&server->node);
     pge_server_options_deinit(&server->options);
+    pge_loop_release(server->engine->loop);
     pge_free(server);
 }
 
@@ -232,6 +238,8 @@ static int put(struct pge_request *request, enum pge_reply kind, const struct pg
         return 0; /* nobody reads it; on_gone was or will be told */
     struct pge_span id = {pge_buf_head(&request->id), pge_buf_len(&request->id)};
     int status = transport->peer_reply(peer, id, kind, body);
+    if (status == UV_EPIPE)
+        return 0; /* as above: the connection has broken, and is about to be lost */
     if (status == UV_ENOMEM) {
         pge_peer_lost(peer, PGE_OVERLOADED, "out of memory");
         return status;
@@ -256,7 +264,7 @@ static int put(struct pge_request *request, enum pge_reply kind, const struct pg
     return 0;
 }
 
-/* Sends what is held, as kind. 0, or the request is gone. */
+/* Sends what is held, as kind. Returns as pge_request_reply. */
 static int put_held(struct pge_request *request, enum pge_reply kind) {
     struct pge_payload body = {0};
     if (!request->held_is_absent)
@@ -264,19 +272,34 @@ static int put_held(struct pge_request *request, enum pge_reply kind) {
     request->has_held = false;
     pge_list_remove(&request->held_node);
     int status = put(request, kind, &body);
-    if (status == UV_ENOMEM)
-        return status;
     pge_buf_clear(&request->held);
-    if (status < 0)
-        pge_request_fail(request, PGE_FRAME_TOO_LARGE, "the response is too large for the peer");
     return status;
+}
+
+static const char too_large[] = "the response is too large for the peer";
+
+/* The owner, who has gone on, learns that the request has ended: it must not answer it any more. */
+static void flush_held(void *arg) {
+    struct pge_request *request = arg;
+    struct pge_peer *peer = request->peer;
+    struct pge_server *server = peer->server;
+    uint32_t generation = request->generation;
+    int status = put_held(request, PGE_REPLY_VALUE);
+    if (status == 0 || status == UV_ENOMEM)
+        return;
+    server->events->on_fault(server, peer, PGE_FRAME_TOO_LARGE, too_large);
+    if (request->peer == peer && request->generation == generation)
+        server->events->on_gone(server, request);
+    if (request->peer == peer && request->generation == generation)
+        pge_request_fail(request, PGE_FRAME_TOO_LARGE, too_large);
 }
 
 static void on_flush_held(struct pge_defer *defer) {
     struct pge_server *server = container_of(defer, struct pge_server, flush_held);
+    struct pge_engine *engine = server->engine;
     while (!pge_list_is_empty(&server->holding))
-        put_held(container_of(server->holding.next, struct pge_request, held_node),
-                 PGE_REPLY_VALUE);
+        engine->enter(engine, flush_held,
+                      container_of(server->holding.next, struct pge_request, held_node));
 }
 
 static int hold(struct pge_request *request, const struct pge_payload *body) {
@@ -299,8 +322,15 @@ int pge_request_reply(struct pge_request *request, enum pge_reply kind,
     if (request->has_held) {
         bool merge = kind == PGE_REPLY_END;
         enum pge_reply last = request->held_is_absent ? PGE_REPLY_END : PGE_REPLY_LAST;
-        if (put_held(request, merge ? last : PGE_REPLY_VALUE) < 0)
-            return 0; /* it was told, or cut */
+        int held = put_held(request, merge ? last : PGE_REPLY_VALUE);
+        if (held < 0 && kind == PGE_REPLY_VALUE)
+            return held;
+        if (held == UV_ENOMEM)
+            return 0; /* the peer is cut, and the request was to end anyhow */
+        if (held < 0) {
+            pge_request_fail(request, PGE_FRAME_TOO_LARGE, too_large);
+            return 0;
+        }
         if (merge) {
             release(request);
             return 0;

@@ -29,9 +29,10 @@ enum { PGE_REQUEST_CHUNK = 64, PGE_REQUEST_SLOTS = 1 << 20 };
 
 struct pge_server_events {
     void (*on_message)(struct pge_server *server, const struct pge_inbound_message *m);
-    /* The peer left before the request was answered. The request is gone. */
+    /* The peer left before the request was answered, or an earlier value was too large for it. The request
+     * is gone. */
     void (*on_gone)(struct pge_server *server, struct pge_request *request);
-    /* A peer was cut off for breaking the protocol, or for not reading. */
+    /* A peer was cut off for breaking the protocol, or for not reading; or a value was too large for it. */
     void (*on_fault)(struct pge_server *server, struct pge_peer *peer, enum pge_fault fault,
                      const char *message);
     /* After close or drain; the server is freed when it returns. */

@@ -78,10 +78,18 @@ static bool take(struct local_end *end, struct pge_span *packet) {
     return true;
 }
 
-static void end_deinit(struct local_end *end) {
+/* An end holds the loop: its deferred work can then not fail. 0 or UV_ENOMEM. */
+static int end_init(struct local_end *end, struct pge_loop *loop,
+                    void (*on_turn)(struct pge_defer *)) {
+    pge_defer_init(&end->turn, on_turn);
+    return pge_loop_hold(loop);
+}
+
+static void end_deinit(struct local_end *end, struct pge_loop *loop) {
     pge_defer_cancel(&end->turn);
     pge_buf_deinit(&end->inbox);
     pge_buf_deinit(&end->reading);
+    pge_loop_release(loop);
 }
 
 /* ---- client ---- */
@@ -111,7 +119,7 @@ static void link_deliver(void *arg) {
 static void link_turn(struct pge_defer *defer) {
     struct local_link *self = container_of(defer, struct local_link, end.turn);
     if (self->end.is_over) {
-        end_deinit(&self->end);
+        end_deinit(&self->end, link_loop(self));
         pge_link_closed(&self->base);
         return;
     }
@@ -134,15 +142,18 @@ static struct pge_server *find_server(struct pge_engine *engine, const char *nam
 static int link_connect(struct pge_link *link) {
     struct local_link *self = link_of(link);
     struct pge_engine *engine = link->pool->engine;
-    pge_defer_init(&self->end.turn, link_turn);
+    int status = end_init(&self->end, engine->loop, link_turn);
+    if (status < 0)
+        return status;
+    pge_loop_defer(engine->loop, &self->end.turn, PGE_SOON);
     struct pge_server *server = find_server(engine, link->pool->options.name);
     struct pge_peer *peer = server && !server->is_full ? pge_peer_new(server) : NULL;
     if (peer) {
         self->peer = peer_of(peer);
         self->peer->link = self;
-        pge_defer_init(&self->peer->end.turn, peer_turn);
+        end_init(&self->peer->end, engine->loop, peer_turn); /* open already: it cannot fail */
     }
-    return pge_loop_defer(engine->loop, &self->end.turn, PGE_SOON);
+    return 0;
 }
 
 static int link_send(struct pge_link *link, struct pge_call *call, const struct pge_message *m) {
@@ -209,7 +220,7 @@ static void peer_deliver(void *arg) {
 static void peer_turn(struct pge_defer *defer) {
     struct local_peer *self = container_of(defer, struct local_peer, end.turn);
     if (self->end.is_over) {
-        end_deinit(&self->end);
+        end_deinit(&self->end, peer_loop(self));
         pge_peer_closed(&self->base);
         return;
     }

@@ -25,21 +25,10 @@ static int write_head(struct pge_buf *out, const struct pge_message *m, struct p
     return status;
 }
 
-/* A packet made elsewhere. */
-static int write_made(struct pge_buf *out, const struct pge_message *m, struct pge_span id) {
-    if (m->packet.p)
-        return pge_buf_append(out, m->packet.p, m->packet.n);
-    return m->write_packet(m->arg, id, out);
-}
-
-static bool is_made(const struct pge_message *m) {
-    return m->packet.p || m->write_packet;
-}
-
 int pge_packet_request(struct pge_buf *out, const struct pge_message *m, struct pge_span id_text) {
     size_t len = pge_buf_len(out);
-    if (is_made(m))
-        return write_made(out, m, id_text);
+    if (m->packet.p)
+        return pge_buf_append(out, m->packet.p, m->packet.n);
     int status = write_head(out, m, m->pattern);
     if (status == 0)
         status = pge_buf_reserve(out, id_text.n + 16);
@@ -52,8 +41,8 @@ int pge_packet_request(struct pge_buf *out, const struct pge_message *m, struct 
 
 int pge_packet_event(struct pge_buf *out, const struct pge_message *m, struct pge_span pattern) {
     size_t len = pge_buf_len(out);
-    if (is_made(m))
-        return write_made(out, m, (struct pge_span){0});
+    if (m->packet.p)
+        return pge_buf_append(out, m->packet.p, m->packet.n);
     int status = write_head(out, m, pattern.p ? pattern : m->pattern);
     if (status == 0)
         status = PGE_BUF_LIT(out, "}");

@@ -228,9 +228,7 @@ static int event_pattern(struct pge_engine *engine, struct pge_span pattern, str
 static int link_emit(struct pge_link *link, const struct pge_message *m) {
     struct pge_conn *conn = link_of(link)->conn;
     struct pge_span pattern = m->pattern;
-    int status = m->write_packet || m->packet.p
-                     ? 0
-                     : event_pattern(link->pool->engine, m->pattern, &pattern);
+    int status = m->packet.p ? 0 : event_pattern(link->pool->engine, m->pattern, &pattern);
     if (status < 0)
         return status;
     size_t len = pge_buf_len(&conn->out), mark = 0;
@@ -296,8 +294,10 @@ static void peer_parse(struct tcp_peer *self) {
                       self->frame.error);
         return;
     }
-    if (self->base.is_paused)
-        pge_nest_frame_park(&self->frame);
+    if (self->base.is_paused && pge_nest_frame_park(&self->frame) < 0) {
+        pge_peer_lost(&self->base, PGE_OVERLOADED, "out of memory");
+        return;
+    }
     watch_partial(peer_loop(self), &self->frame, &self->timer,
                   self->base.is_paused ? 0 : server->options.incomplete_ms);
 }

@@ -45,10 +45,11 @@ struct pge_message {
     struct pge_span pattern;     /* JSON text */
     struct pge_payload data;
     struct pge_payload metadata; /* json.p NULL and write NULL: none */
-    /* A custom serialiser's: writes the whole packet instead of the three. id: n 0 for an event. */
+    /* A custom serialiser's: writes the whole packet instead of the three. id: n 0 for an event. It may
+     * call into the client, so the engine runs it; a transport only sees what it wrote. */
     int (*write_packet)(void *arg, struct pge_span id, struct pge_buf *out);
     void *arg;
-    struct pge_span packet; /* what it wrote, for a message that had to wait */
+    struct pge_span packet; /* p NULL: none was written */
 };
 
 static inline bool pge_payload_is_set(const struct pge_payload *payload) {

@@ -175,9 +175,10 @@ function App:on_reload(fn)
   self.reload_hook = fn
 end
 
+--- After a stop, or a failed start, it starts again.
 ---@return perigee.Promise settles when all listeners accept
 function App:start()
-  self.host = self.host or host.new({ self })
+  if not self.host or self.host.over then self.host = host.new({ self }) end
   return self.host:start()
 end
 

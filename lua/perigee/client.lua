@@ -31,7 +31,9 @@ Client.__name = "perigee.client"
 
 local texts, text_count = {}, 0 -- string patterns as JSON: most scripts use a few of them, often
 
+-- What the wire takes: JSON text, or a table that it encodes itself.
 local function pattern_text(pattern)
+  if type(pattern) == "table" then return pattern end
   local text = texts[pattern]
   if text then return text end
   text = json_encode(pattern)

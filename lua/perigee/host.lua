@@ -23,6 +23,7 @@ local DRAIN_TIMEOUT_MS = 30000
 ---@field private options { listen: string[]?, stamp: boolean?, drain_timeout: integer? }
 ---@field private listeners { options: perigee.ListenerOptions, server: perigee.HttpServer|perigee.MessageServer }[]
 ---@field private running boolean has started without a failure
+---@field over boolean has stopped, or failed to start: another host may take the apps
 ---@field private starting? perigee.Promise
 ---@field private stopping? perigee.Promise
 local Host = {}
@@ -33,7 +34,7 @@ Host.__name = "perigee.host"
 ---@param options? { listen: string[]?, stamp: boolean?, drain_timeout: integer? }
 ---@return perigee.Host
 local function new(apps, options)
-  return setmetatable({ apps = apps, options = options or {}, listeners = {}, running = false }, Host)
+  return setmetatable({ apps = apps, options = options or {}, listeners = {}, running = false, over = false }, Host)
 end
 
 --- Tables -------------------------------------------------------------------------------------------------------
@@ -130,6 +131,7 @@ function Host:start()
     if ok then return end
     close_listeners(self)
     close_clients(self)
+    self.over = true
     error(err, 0)
   end)
   return self.starting
@@ -162,6 +164,7 @@ local function stop(self, timeout_ms)
     end
   end
   close_clients(self)
+  self.over = true
 end
 
 --- Settles when all is closed. Failures of hooks are logged. Asked again, the same Promise.

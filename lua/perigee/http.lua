@@ -154,22 +154,32 @@ end
 --- Requests -----------------------------------------------------------------------------------------------------
 
 local function context_index(ctx, name)
-  local req = ctx.req
-  if name == "headers" or name == "peer" or name == "raw" then return req[name] end
+  if name == "headers" or name == "peer" or name == "raw" then return ctx.req[name] end
+  local value
+  if name == "pattern" then
+    value = ctx.route.method .. " " .. ctx.route.path
+  elseif name == "metadata" then
+    value = {}
+  else
+    return nil
+  end
+  rawset(ctx, name, value)
+  return value
 end
 
 local CONTEXT = { __index = context_index, __name = "perigee.context" }
 
+--- The handler has ended.
+function Exchange:ended(ok, result)
+  if not ok then return self:fail(result) end
+  self.work = entry.observe(self, result) or self.work
+end
+
 function Http:run(route, req)
-  local ctx = setmetatable({
-    transport = "http", pattern = route.method .. " " .. route.path, metadata = {}, cancelled = false, req = req,
-  }, CONTEXT)
+  local ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
   local exchange = setmetatable({ http = self, number = req.number, req = req, ctx = ctx, closed = false }, Exchange)
   self.running[req.number] = exchange
-  local task = scheduler.start(function(ok, result)
-    if not ok then return exchange:fail(result) end
-    exchange.work = entry.observe(exchange, result) or exchange.work
-  end, route.handler.fn, req, ctx)
+  local task = scheduler.start(exchange, route.handler.fn, req, ctx)
   if not exchange.closed and not exchange.work then exchange.work = task end
 end
 

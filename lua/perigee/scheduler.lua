@@ -114,7 +114,7 @@ end
 
 ---@class perigee.Task
 ---@field private co thread
----@field private on_done? fun(ok: boolean, value: any)
+---@field private on_done? fun(ok: boolean, value: any)|table
 ---@field private parked boolean
 ---@field private closers? table<table, true>
 local Task = {}
@@ -138,7 +138,9 @@ local function finish(task, ok, value)
   if closers then
     for closer in pairs(closers) do guarded(closer.cancel, closer) end
   end
-  if on_done then guarded(on_done, ok, value) end
+  if not on_done then return end
+  if type(on_done) == "table" then return guarded(on_done.ended, on_done, ok, value) end
+  guarded(on_done, ok, value)
 end
 
 local function came_back(task, was_draining, was_entered, ok, what, done, value)
@@ -174,7 +176,7 @@ local function resume_soon(task, ok, value)
 end
 
 --- Runs fn(...) now, in a coroutine, until it first waits.
----@param on_done? fun(ok: boolean, value: any) its first result, or the error; may come before start returns
+---@param on_done? fun(ok: boolean, value: any)|{ ended: fun(self, ok: boolean, value: any) } its first result, or the error; may come before start returns
 ---@param fn function
 ---@return perigee.Task
 local function start(on_done, fn, ...)

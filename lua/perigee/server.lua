@@ -135,16 +135,19 @@ local function decode(data)
   return core.json_decode(data)
 end
 
+--- The handler has ended.
+function Call:ended(ok, result)
+  if not ok then return self:error(result) end
+  self.work = entry.observe(self, result)
+end
+
 function Server:request(handler, req, pattern, data, metadata)
   local ctx = context_of(self, req, pattern, data, metadata)
   local call = setmetatable({ server = self, req = req, handler = handler, ctx = ctx, closed = false }, Call)
   local value, message = decode(data)
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
   self.running[req] = call
-  local task = scheduler.start(function(ok, result)
-    if not ok then return call:error(result) end
-    call.work = entry.observe(call, result)
-  end, function_of(handler), value, ctx)
+  local task = scheduler.start(call, function_of(handler), value, ctx)
   if not call.closed and not call.work then call.work = task end
 end
 

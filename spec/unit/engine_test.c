@@ -53,10 +53,13 @@ static void turn(struct world *w) {
 }
 
 static void world_free(struct world *w) {
-    if (w->client)
-        pge_client_free(w->client);
-    if (w->back)
-        pge_client_free(w->back);
+    struct pge_client *clients[] = {w->client, w->back};
+    for (int i = 0; i < 2; i++) {
+        if (!clients[i])
+            continue;
+        pge_client_cancel_all(clients[i], w);
+        pge_client_free(clients[i]);
+    }
     if (w->server)
         pge_server_close(w->server);
     if (w->back_server)
@@ -73,7 +76,7 @@ static void world_free(struct world *w) {
 
 static void on_packet(struct pge_call *call, enum pge_reply kind, struct pge_span body) {
     static const char *const names[] = {"value", "last", "end", "error", "foreign"};
-    note(pge_call_arg(call), "%s %.*s;", names[kind], (int)(body.n < 40 ? body.n : 40), body.p ? body.p : "");
+    note(pge_call_arg(call), "%s %.*s;", names[kind], (int)(body.n < 60 ? body.n : 60), body.p ? body.p : "");
 }
 
 static void on_fail(struct pge_call *call, enum pge_fault fault, const char *message) {
@@ -125,8 +128,7 @@ static struct pge_pool_options options_of(const struct pge_transport *transport,
 }
 
 static struct pge_client *client_of(struct world *w, struct pge_pool_options o) {
-    struct pge_client *client = pge_client_new(&w->engine, &o, &client_events, w);
-    return client;
+    return pge_client_new(&w->engine, &o, &client_events, w);
 }
 
 static struct pge_client *local_client(struct world *w, const char *name) {
@@ -185,8 +187,8 @@ static void on_server_closed(struct pge_server *server) {
 
 static const struct pge_server_events server_events = {on_message, on_gone, on_fault, on_server_closed};
 
-static struct pge_server *local_server(struct world *w, const char *name, size_t max_queued) {
-    struct pge_server_options o = {
+static struct pge_server_options server_options(const char *name, size_t max_queued) {
+    return (struct pge_server_options){
         .transport = &pge_transport_local,
         .name = text(name),
         .max_queued_bytes = max_queued,
@@ -195,9 +197,15 @@ static struct pge_server *local_server(struct world *w, const char *name, size_t
         .max_peers = 100,
         .max_requests = 4,
     };
+}
+
+static struct pge_server *server_of(struct world *w, struct pge_server_options o) {
     struct pge_failure why;
-    struct pge_server *server = pge_server_new(&w->engine, &o, &server_events, w, &why);
-    return server;
+    return pge_server_new(&w->engine, &o, &server_events, w, &why);
+}
+
+static struct pge_server *local_server(struct world *w, const char *name, size_t max_queued) {
+    return server_of(w, server_options(name, max_queued));
 }
 
 static int reply(struct pge_request *request, enum pge_reply kind, const char *body) {
@@ -620,10 +628,13 @@ static void answer_twice(struct world *w, const struct pge_inbound_message *m) {
     reply(m->request, PGE_REPLY_LAST, "2");
 }
 
-static void scenario(struct world *w) {
-    w->server = local_server(w, "a", 1 << 20);
-    w->client = local_client(w, "a");
+static void scenario(struct world *w, size_t grants) {
+    struct pge_server_options served = server_options("a", 1 << 20);
+    struct pge_pool_options dialled = options_of(&pge_transport_local, "a");
+    w->rig->alloc.grants = grants;
     w->on_message = answer_twice;
+    w->server = server_of(w, served);
+    w->client = client_of(w, dialled);
     if (!w->client)
         return;
     ask(w, w->client);
@@ -640,8 +651,7 @@ static void test_allocations(void **state) {
     size_t fails = 0;
     for (;; fails++) {
         struct world *one = world_new();
-        one->rig->alloc.grants = fails;
-        scenario(one);
+        scenario(one, fails);
         bool all = one->rig->alloc.grants > 0;
         one->rig->alloc.grants = (size_t)-1;
         world_free(one);
