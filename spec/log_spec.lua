@@ -60,4 +60,23 @@ describe("log", function()
     log.info("%s %s", nil, true)
     assert.same({ "perigee: info: nil true" }, lines)
   end)
+
+  it("writes the same line a few times a second, counts the rest, and says how many", function()
+    local now, real = 1000, os.time
+    os.time = function() return now end -- luacheck: ignore
+    local before = log.dropped_total
+    local got = {}
+    log.set_sink(function(line) got[#got + 1] = line end)
+    for _ = 1, 100 do log.error("down") end
+    log.error("other")
+    now = 1001
+    log.error("down")
+    for i = 1, 1000 do log.error("%d", i) end
+    os.time = real -- luacheck: ignore
+    log.set_sink()
+    assert.equal(5 + 1 + 1 + 200, #got)
+    assert.equal("perigee: error: other", got[6])
+    assert.equal("perigee: warn: 95 more lines like those before were not written", got[7])
+    assert.equal(95 + 801, log.dropped_total - before)
+  end)
 end)

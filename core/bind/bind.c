@@ -10,8 +10,8 @@
 
 static const char KEY[] = "perigee.core";
 
-/* Close callbacks may need a few turns (TLS over TCP needs two); more would mean a bug, not a wait. */
-enum { MAX_CLOSING_TURNS = 64 };
+/* Turns of a loop on which nothing is left, though something of ours is open: that would be a bug. */
+enum { MAX_EMPTY_TURNS = 64 };
 
 static void adopt(struct pge_loop *loop, uv_handle_t *handle) {
     struct pge_bind *bind = loop->adopt_arg;
@@ -273,6 +273,24 @@ struct pge_payload pge_lua_payload(struct pge_lua_value *value, lua_State *L, in
 
 /* ---- the state's own ---- */
 
+static bool is_open(const struct pge_bind *bind) {
+    return bind->loop.live || bind->loop.handles || bind->loop.handles_closing;
+}
+
+/*
+ * Closing has its waits: a last write that the peer is slow to take (two seconds at most), a name lookup that
+ * no one can cancel. What was left open would call back into memory that is gone.
+ */
+static void finish_closing(struct pge_bind *bind) {
+    for (int empty = 0; empty < MAX_EMPTY_TURNS; empty++) {
+        pge_loop_turn(&bind->loop);
+        if (!is_open(bind))
+            return;
+        if (uv_run(bind->loop.uv, UV_RUN_ONCE))
+            empty = 0;
+    }
+}
+
 /* __gc of the sentinel: it was made after luv's loop, so it is collected before it. Everything is closed
  * here and now; luv would otherwise find our handles when it closes the loop. */
 static int bind_gc(lua_State *L) {
@@ -287,17 +305,11 @@ static int bind_gc(lua_State *L) {
         pge_list_remove(&box->node);
         box->drop(box);
     }
-    for (int i = 0; i < MAX_CLOSING_TURNS; i++) {
-        pge_loop_turn(&bind->loop);
-        if (!bind->loop.live && !bind->loop.handles && !bind->loop.handles_closing)
-            break;
-        uv_run(bind->loop.uv, UV_RUN_NOWAIT);
-    }
+    finish_closing(bind);
+    if (is_open(bind))
+        return 0;
     pge_engine_deinit(&bind->engine);
-    pge_buf_deinit(&bind->pattern);
     pge_loop_deinit(&bind->loop);
-    for (int i = 0; i < MAX_CLOSING_TURNS && bind->loop.handles_closing; i++)
-        uv_run(bind->loop.uv, UV_RUN_NOWAIT);
     pge_free(bind);
     return 0;
 }
@@ -398,7 +410,7 @@ static int core_hooks(lua_State *L) {
 static int core_turn(lua_State *L) {
     struct pge_bind *bind = lua_touserdata(L, lua_upvalueindex(1));
     pge_loop_turn(&bind->loop);
-    lua_pushboolean(L, bind->loop.live || bind->loop.handles || bind->loop.handles_closing);
+    lua_pushboolean(L, is_open(bind));
     return 1;
 }
 

@@ -39,6 +39,38 @@ local function render(fmt, ...)
   return tostring(fmt):format(unpack(args, 1, select("#", ...)))
 end
 
+-- A peer must not be able to fill the disk: in one second a line is written a few times, and all lines together
+-- some hundred times; the rest is counted, and told when the second is over and somebody logs again.
+local MAX_SAME, MAX_LINES = 5, 200
+local second, same, lines, dropped = 0, {}, 0, 0
+
+--- Lines that were not written, ever.
+log.dropped_total = 0
+
+local function put(line, level)
+  pcall(sink, line, level)
+end
+
+local function next_second(now)
+  local missing = dropped
+  second, same, lines, dropped = now, {}, 0, 0
+  if missing > 0 then put(("perigee: warn: %d more lines like those before were not written"):format(missing), "warn") end
+end
+
+local function put_bounded(line, level)
+  local now = os.time()
+  if now ~= second then next_second(now) end
+  local count = (same[line] or 0) + 1
+  same[line] = count
+  if count > MAX_SAME or lines >= MAX_LINES then
+    if lines >= MAX_LINES then same[line] = nil end -- no table of what is not written
+    dropped, log.dropped_total = dropped + 1, log.dropped_total + 1
+    return
+  end
+  lines = lines + 1
+  put(line, level)
+end
+
 local function write(level, traceback, fmt, ...)
   if RANK[level] > (RANK[log.level] or RANK.info) then return end
   local ok, text = pcall(render, fmt, ...)
@@ -46,7 +78,7 @@ local function write(level, traceback, fmt, ...)
   if not ok then text = type(fmt) == "string" and fmt or "(a message that cannot be shown)" end
   local line = "perigee: " .. level .. ": " .. escape(text)
   if traceback then line = line .. indent(traceback) end
-  pcall(sink, line, level)
+  put_bounded(line, level)
 end
 
 ---@param fmt string as for string.format, with %s taking anything
