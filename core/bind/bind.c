@@ -310,6 +310,7 @@ static int bind_gc(lua_State *L) {
         return 0;
     pge_engine_deinit(&bind->engine);
     pge_loop_deinit(&bind->loop);
+    pge_buf_deinit(&bind->pattern);
     pge_free(bind);
     return 0;
 }

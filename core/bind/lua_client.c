@@ -356,6 +356,7 @@ static void read_pattern(lua_State *L, struct pge_span *pattern, struct pge_lua_
     }
     struct pge_buf *buf = &((struct client *)lua_touserdata(L, 1))->box.bind->pattern;
     pge_buf_clear(buf);
+    pge_buf_trim(buf, 4096);
     pge_lua_payload(value, L, 2);
     if (pge_lua_write_value(value, buf) < 0)
         return;

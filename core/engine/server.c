@@ -132,11 +132,18 @@ void pge_server_stopped(struct pge_server *server) {
     maybe_closed(server);
 }
 
+/* From now on the peer has to read something within the write timeout. */
+static void watch_writing(struct pge_peer *peer) {
+    struct pge_server *server = peer->server;
+    peer->taken = server->options.transport->peer_taken(peer);
+    pge_loop_timer(server->engine->loop, &peer->stall, server->options.write_timeout_ms);
+}
+
 /* Closes a peer that is owed nothing, after its output is written; the stall timer bounds the wait. */
 static void close_peer(struct pge_peer *peer) {
     struct pge_server *server = peer->server;
     peer->is_closing = true;
-    pge_loop_timer(server->engine->loop, &peer->stall, server->options.write_timeout_ms);
+    watch_writing(peer);
     server->options.transport->peer_close(peer, true);
 }
 
@@ -259,7 +266,7 @@ static int put(struct pge_request *request, enum pge_reply kind, const struct pg
     if (queued > server->options.pause_queued_bytes && !peer->is_paused) {
         peer->is_paused = true;
         transport->peer_read(peer, false);
-        pge_loop_timer(server->engine->loop, &peer->stall, server->options.write_timeout_ms);
+        watch_writing(peer);
     }
     return 0;
 }
@@ -381,6 +388,11 @@ static void on_stall(struct pge_timer *timer) {
     if (peer->is_half_closed && !peer->is_closing && pge_loop_now(loop) < peer->leave_at) {
         pge_loop_timer(loop, &peer->stall, PROBE_MS);
         peer->server->options.transport->peer_probe(peer);
+        return;
+    }
+    bool is_writing = peer->is_paused || peer->is_closing;
+    if (is_writing && peer->server->options.transport->peer_taken(peer) > peer->taken) {
+        watch_writing(peer); /* slow, but it reads */
         return;
     }
     pge_peer_lost(peer, PGE_TIMEOUT,

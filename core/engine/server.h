@@ -99,6 +99,7 @@ struct pge_peer {
     bool is_half_closed; /* it will send no more, but reads */
     bool is_paused;      /* not read from, until it reads */
     struct pge_timer stall; /* no progress in writing; after a half close: the wait for its answers */
+    uint64_t taken;         /* what it had read when stall was armed */
     uint64_t leave_at;      /* a half-closed peer is let go */
     struct pge_list lost;   /* server->lost, until the owner is told */
     enum pge_fault fault;

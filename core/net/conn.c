@@ -124,6 +124,8 @@ static void on_empty(struct pge_conn *conn) {
 
 static void on_written(struct pge_conn *conn, int status) {
     conn->is_sending = false;
+    if (status == 0)
+        conn->written += pge_buf_len(&conn->sending);
     pge_buf_clear(&conn->sending);
     pge_buf_trim(&conn->sending, KEEP_BYTES);
     if (conn->is_closing)
@@ -151,6 +153,8 @@ static int send_out(struct pge_conn *conn) {
         conn->is_sending = true;
         return 0;
     }
+    if (status > 0)
+        conn->written += pge_buf_len(&conn->sending);
     idle = conn->out; /* back again: the warm buffer is the one to append to */
     conn->out = conn->sending;
     conn->sending = idle;

@@ -41,5 +41,6 @@ const struct pge_stream pge_stream_pipe = {
     .write = pge_uvconn_write,
     .shutdown = pge_uvconn_shutdown,
     .close = pge_uvconn_close,
+    .taken = pge_uvconn_taken,
     .peer = pipe_peer,
 };

@@ -62,6 +62,7 @@ struct pge_conn {
     struct pge_buf out;                   /* appended since the last write */
     struct pge_buf sending;               /* borrowed by the stream until its write ends */
     struct pge_defer flush;
+    uint64_t written; /* bytes of the writes that have ended well */
     bool is_open, is_closing, is_sending, is_reading;
     int failed;          /* why nothing can be written any more; 0: it can */
     bool has_ended;      /* on_data told the end: nothing more comes */
@@ -87,6 +88,8 @@ struct pge_stream {
     int (*write)(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done);
     int (*shutdown)(struct pge_conn *conn); /* FIN (tls: close_notify first); nothing queued */
     void (*close)(struct pge_conn *conn);   /* then pge_conn_closed */
+    /* Bytes the kernel has taken, ever (tls: of ciphertext): whether output gets on. */
+    uint64_t (*taken)(const struct pge_conn *conn);
     /* Peer's address as text, e.g. "127.0.0.1:3001", "unix:". Always terminated. */
     void (*peer)(const struct pge_conn *conn, char *out, size_t size);
 };
@@ -115,6 +118,11 @@ void pge_conn_flush(struct pge_conn *conn);
 /* Bytes not yet taken by the kernel. */
 static inline size_t pge_conn_queued(const struct pge_conn *conn) {
     return pge_buf_len(&conn->out) + pge_buf_len(&conn->sending);
+}
+
+/* Grows while the peer reads. */
+static inline uint64_t pge_conn_taken(const struct pge_conn *conn) {
+    return conn->stream->taken(conn);
 }
 
 /* Half-closes after what is queued is written. */

@@ -63,5 +63,6 @@ const struct pge_stream pge_stream_tcp = {
     .write = pge_uvconn_write,
     .shutdown = pge_uvconn_shutdown,
     .close = pge_uvconn_close,
+    .taken = pge_uvconn_taken,
     .peer = tcp_peer,
 };

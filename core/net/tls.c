@@ -405,6 +405,11 @@ static void tls_close(struct pge_conn *conn) {
     pge_conn_closed(conn);
 }
 
+static uint64_t tls_taken(const struct pge_conn *conn) {
+    const struct tlsconn *self = (const struct tlsconn *)(const void *)conn;
+    return self->inner ? pge_conn_taken(self->inner) : 0;
+}
+
 static void tls_peer(const struct pge_conn *conn, char *out, size_t size) {
     const struct tlsconn *self = (const struct tlsconn *)(const void *)conn;
     if (self->inner)
@@ -428,5 +433,6 @@ const struct pge_stream pge_stream_tls = {
     .write = tls_write,
     .shutdown = tls_shutdown,
     .close = tls_close,
+    .taken = tls_taken,
     .peer = tls_peer,
 };

@@ -67,6 +67,14 @@ int pge_uvconn_write(struct pge_conn *conn, const char *data, size_t n, pge_writ
     return uv_write(&self->write_req, &self->uv.stream, &buf, 1, on_write);
 }
 
+uint64_t pge_uvconn_taken(const struct pge_conn *conn) {
+    const struct pge_uvconn *self = container_of(conn, const struct pge_uvconn, base);
+    if (!conn->is_sending)
+        return conn->written;
+    size_t left = uv_stream_get_write_queue_size(&self->uv.stream);
+    return conn->written + pge_buf_len(&conn->sending) - left;
+}
+
 static void on_shutdown(uv_shutdown_t *req, int status) {
     (void)req;
     (void)status; /* a dead peer shows itself to the reader */

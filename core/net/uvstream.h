@@ -26,6 +26,7 @@ void pge_uvconn_read_stop(struct pge_conn *conn);
 int pge_uvconn_write(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done);
 int pge_uvconn_shutdown(struct pge_conn *conn);
 void pge_uvconn_close(struct pge_conn *conn);
+uint64_t pge_uvconn_taken(const struct pge_conn *conn);
 
 /* For uv_*_connect. */
 void pge_uvconn_on_connect(uv_connect_t *req, int status);

@@ -274,6 +274,11 @@ static size_t peer_queued(const struct pge_peer *peer) {
     return 0; /* the link reads everything at the end of the turn */
 }
 
+static uint64_t peer_taken(const struct pge_peer *peer) {
+    (void)peer;
+    return 0;
+}
+
 static void peer_read(struct pge_peer *peer, bool wanted) {
     if (wanted)
         pge_loop_defer(peer_loop(peer_of(peer)), &peer_of(peer)->end.turn, PGE_SOON);
@@ -318,6 +323,7 @@ const struct pge_transport pge_transport_local = {
     .peer_reply = peer_reply,
     .peer_no_handler = peer_no_handler,
     .peer_queued = peer_queued,
+    .peer_taken = peer_taken,
     .peer_read = peer_read,
     .peer_probe = peer_probe,
     .peer_name = peer_name,

@@ -462,6 +462,10 @@ static size_t peer_queued(const struct pge_peer *peer) {
     return pge_conn_queued(container_of(peer, const struct tcp_peer, base)->conn);
 }
 
+static uint64_t peer_taken(const struct pge_peer *peer) {
+    return pge_conn_taken(container_of(peer, const struct tcp_peer, base)->conn);
+}
+
 static void resume_parsing(void *arg) {
     peer_parse(arg);
 }
@@ -514,6 +518,7 @@ const struct pge_transport pge_transport_tcp = {
     .peer_reply = peer_reply,
     .peer_no_handler = peer_no_handler,
     .peer_queued = peer_queued,
+    .peer_taken = peer_taken,
     .peer_read = peer_read,
     .peer_probe = peer_probe,
     .peer_name = peer_name,

@@ -88,6 +88,7 @@ struct pge_transport {
                       const struct pge_payload *body);
     int (*peer_no_handler)(struct pge_peer *peer, struct pge_span id);
     size_t (*peer_queued)(const struct pge_peer *peer);
+    uint64_t (*peer_taken)(const struct pge_peer *peer); /* grows while the peer reads */
     void (*peer_read)(struct pge_peer *peer, bool wanted); /* backpressure */
     /* Writes what a half-closed peer ignores, so that one that is gone shows itself by pge_peer_lost. */
     void (*peer_probe)(struct pge_peer *peer);

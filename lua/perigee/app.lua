@@ -6,6 +6,7 @@ local options_of = require("perigee.options")
 local patterns = require("perigee.patterns")
 local registry = require("perigee.registry")
 local response = require("perigee.response")
+local router = require("perigee.router")
 local strategy = require("perigee.strategy")
 local where_of = require("perigee.where")
 
@@ -85,7 +86,9 @@ for _, name in ipairs({ "get", "post", "put", "patch", "delete", "head", "option
   App[name] = function(self, path, handler)
     if not response.is_to(handler) then check_function(name, handler) end
     if type(path) ~= "string" then fail("%s takes a path, not a %s", name, type(path)) end
-    self.routes[#self.routes + 1] = { method = name:upper(), path = path, handler = handler, where = here() }
+    local where = here()
+    router.new():add(name, path, handler, where) -- a bad path is told here, where it was written
+    self.routes[#self.routes + 1] = { method = name:upper(), path = path, handler = handler, where = where }
   end
 end
 

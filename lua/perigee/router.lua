@@ -33,7 +33,7 @@ local function new()
 end
 
 local function fail(...)
-  error(errors.make("INVALID_OPTION", string.format(...)), 0)
+  error(errors.misuse("INVALID_OPTION", string.format(...)), 0)
 end
 
 -- "/a//b/" -> "a", "", "b", ""

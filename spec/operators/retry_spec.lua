@@ -80,7 +80,8 @@ describe("retry", function()
   end)
 
   it("refuses what makes no sense", function()
-    for _, bad in ipairs({ "x", -1, { attempts = "x" }, { backoff = -1 }, { jitter = 2 }, { on = 1 } }) do
+    for _, bad in ipairs({ "x", -1, { attempts = "x" }, { backoff = -1 }, { jitter = 2 }, { on = 1 },
+      { atempts = 1 } }) do
       local ok, err = pcall(function() combinators.of(1):retry(bad) end)
       assert.is_false(ok)
       assert.equal("INVALID_OPTION", err.code)

@@ -6,6 +6,7 @@ local scheduler = require("perigee.scheduler")
 
 local DEFAULT_ATTEMPTS = 3
 local MAX_DELAY = 86400000 -- a day, in ms
+local KNOWN = { attempts = true, backoff = true, factor = true, jitter = true, on = true }
 
 local Attempt = link.class() -- one request; `down` is the Retry
 local Retry = link.class()
@@ -79,6 +80,12 @@ local function check(options)
   if type(options) == "number" then options = { attempts = options } end
   if type(options) ~= "table" then
     error(errors.misuse("INVALID_OPTION", "retry takes a number or a table, got " .. type(options)), 0)
+  end
+  for name in pairs(options) do
+    if not KNOWN[name] then
+      error(errors.misuse("INVALID_OPTION", ("retry: unknown option '%s' (known: attempts, backoff, factor, jitter, on)")
+        :format(tostring(name))), 0)
+    end
   end
   local checked = {
     attempts = options.attempts or DEFAULT_ATTEMPTS, backoff = options.backoff or 0,
