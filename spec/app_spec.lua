@@ -2,6 +2,7 @@ local certs = require("spec.support.certs")
 local http = require("spec.support.http")
 local log = require("perigee.log")
 local loop = require("spec.support.loop")
+local process = require("spec.support.process")
 local perigee = require("perigee")
 local tcp = require("spec.support.tcp")
 local uv = require("luv")
@@ -289,20 +290,9 @@ describe("listeners", function()
     local files = certs.paths()
     app:listen(("https://127.0.0.1:0?cert=%s&key=%s"):format(files.server_cert, files.server_key))
     app:start():await()
-    local pipe, out = uv.new_pipe(false), ""
-    local handle
-    handle = uv.spawn("curl", {
-      args = { "-s", "--cacert", files.ca, app:addresses()[1] }, stdio = { nil, pipe },
-    }, function() handle:close() end)
-    if not handle then
-      pipe:close()
-      error("curl is missing")
-    end
-    pipe:read_start(function(_, data)
-      if data then out = out .. data else pipe:close() end
-    end)
-    loop.wait_until(function() return pipe:is_closing() and handle:is_closing() end)
-    assert.are.equal("secret", out)
+    local child = process.start("curl", { "-s", "--cacert", files.ca, app:addresses()[1] })
+    assert.are.equal(0, (child:wait()))
+    assert.are.equal("secret", child.stdout)
   end)
 
   it("are refused for URLs that make no sense, and for transports of later versions", function()

@@ -82,6 +82,37 @@ describe("a peer that reads slowly", function()
   end)
 end)
 
+describe("a client nobody holds any more", function()
+  it("still gets its answer while requests are relayed through it", function()
+    local service = perigee.app()
+    apps[1] = service
+    service:message("slow", function() perigee.sleep(30):await() return "late" end)
+    service:message("never", function() return perigee.promise(function() end) end)
+    service:listen("local:service")
+    service:start():await()
+    local back = assert(core.client({ transport = "local", name = "service", key = "relay" }, function() end))
+    local front, relayed, closed, got
+    front = assert(core.server({ transport = "local", name = "front" }, {
+      on_message = function(req, pattern, data) relayed = front:forward(req, back, pattern, data, 0) end,
+      on_gone = function() end, on_fault = function() end, on_close = function() closed = true end,
+    }))
+    local caller = perigee.client("local:front")
+    clients[1] = caller
+    local never = caller:send("never", 1):last()
+    loop.wait_until(function() return relayed end)
+    back:send('"slow"', 1, {}, function(_, _, value) got = got or value end)
+    back = nil
+    for _ = 1, 3 do collectgarbage() end
+    loop.wait_until(function() return got end)
+    assert.equal("late", got)
+    caller:close():await()
+    assert.equal("CONNECTION_CLOSED", perigee.settled({ never }):await()[1].reason.code)
+    for _ = 1, 3 do collectgarbage() end -- back goes now, and with it its connection
+    front:close()
+    loop.wait_until(function() return closed end)
+  end)
+end)
+
 describe("an HTTP request that was cut", function()
   it("is gone for who still holds its number", function()
     local number, closed

@@ -358,8 +358,10 @@ static struct pge_bind *bind_new(lua_State *L) {
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, KEY);
     struct pge_bind *bind = pge_calloc(1, sizeof *bind);
-    if (!bind)
+    if (!bind) {
         luaL_error(L, "not enough memory");
+        return NULL; /* not reached: luaL_error is not declared so */
+    }
     bind->L = luv->L;
     bind->luv = luv;
     pge_list_init(&bind->boxes);

@@ -31,7 +31,7 @@ void pge_nest_frame_deinit(struct pge_nest_frame *f) {
 static int fail(struct pge_nest_frame *f, int status, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vsnprintf(f->error, sizeof(f->error), format, args);
+    vsnprintf(f->error, sizeof(f->error), format, args); /* NOLINT: clang 14 misses va_start */
     va_end(args);
     f->status = status;
     f->in = NULL;

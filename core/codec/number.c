@@ -208,7 +208,7 @@ static size_t write_decimal(const struct decimal *d, char *out) {
     int64_t n = (int64_t)d->n, point = n + d->exponent;
     char *p = out;
     if (point > 21 || point <= -6) {
-        *p++ = d->digits[0];
+        *p++ = d->digits[0]; /* NOLINT: there is a first digit, n >= 1 */
         if (n > 1) {
             *p++ = '.';
             memcpy(p, d->digits + 1, d->n - 1);

@@ -1,4 +1,4 @@
-/* server.c - peers, requests and their replies. */
+/* server.c - a server and its peers, from the first to the last. */
 #include "engine/server.h"
 
 #include <stdio.h>
@@ -21,7 +21,6 @@ void pge_server_options_deinit(struct pge_server_options *options) {
     *options = (struct pge_server_options){0};
 }
 
-static void on_flush_held(struct pge_defer *defer);
 static void on_tell_lost(struct pge_defer *defer);
 static void on_closed_turn(struct pge_defer *defer);
 
@@ -56,7 +55,7 @@ struct pge_server *pge_server_new(struct pge_engine *engine, struct pge_server_o
     pge_list_init(&server->free_requests);
     pge_list_init(&server->holding);
     pge_list_init(&server->lost);
-    pge_defer_init(&server->flush_held, on_flush_held);
+    pge_defer_init(&server->flush_held, pge_server_flush_held);
     pge_defer_init(&server->tell_lost, on_tell_lost);
     pge_defer_init(&server->closed, on_closed_turn);
     int status = pge_loop_hold(engine->loop); /* so that what it defers cannot fail */
@@ -132,252 +131,17 @@ void pge_server_stopped(struct pge_server *server) {
     maybe_closed(server);
 }
 
-/* From now on the peer has to read something within the write timeout. */
-static void watch_writing(struct pge_peer *peer) {
+void pge_peer_watch_writing(struct pge_peer *peer) {
     struct pge_server *server = peer->server;
     peer->taken = server->options.transport->peer_taken(peer);
     pge_loop_timer(server->engine->loop, &peer->stall, server->options.write_timeout_ms);
 }
 
-/* Closes a peer that is owed nothing, after its output is written; the stall timer bounds the wait. */
-static void close_peer(struct pge_peer *peer) {
+void pge_peer_finish(struct pge_peer *peer) {
     struct pge_server *server = peer->server;
     peer->is_closing = true;
-    watch_writing(peer);
+    pge_peer_watch_writing(peer);
     server->options.transport->peer_close(peer, true);
-}
-
-/* ---- requests ---- */
-
-static int grow(struct pge_server *server) {
-    if (server->chunk_count * PGE_REQUEST_CHUNK >= PGE_REQUEST_SLOTS)
-        return UV_ENOBUFS;
-    struct pge_request **chunks =
-        pge_realloc(server->chunks, (server->chunk_count + 1) * sizeof *chunks);
-    if (!chunks)
-        return UV_ENOMEM;
-    server->chunks = chunks;
-    struct pge_request *chunk = pge_calloc(PGE_REQUEST_CHUNK, sizeof *chunk);
-    if (!chunk)
-        return UV_ENOMEM;
-    chunks[server->chunk_count] = chunk;
-    for (unsigned i = 0; i < PGE_REQUEST_CHUNK; i++) {
-        chunk[i].slot = server->chunk_count * PGE_REQUEST_CHUNK + i;
-        pge_list_init(&chunk[i].held_node);
-        pge_list_push(&server->free_requests, &chunk[i].node);
-    }
-    server->chunk_count++;
-    return 0;
-}
-
-static struct pge_request *acquire(struct pge_peer *peer, struct pge_span id) {
-    struct pge_server *server = peer->server;
-    if (pge_list_is_empty(&server->free_requests) && grow(server) < 0)
-        return NULL;
-    struct pge_request *request =
-        container_of(server->free_requests.next, struct pge_request, node);
-    if (pge_buf_append(&request->id, id.p, id.n) < 0)
-        return NULL;
-    pge_list_remove(&request->node);
-    pge_list_push(&peer->requests, &request->node);
-    request->peer = peer;
-    request->user = NULL;
-    request->generation++;
-    peer->pending++;
-    server->pending++;
-    return request;
-}
-
-static void release(struct pge_request *request) {
-    struct pge_peer *peer = request->peer;
-    struct pge_server *server = peer->server;
-    pge_list_remove(&request->node);
-    pge_list_remove(&request->held_node);
-    pge_list_push(&server->free_requests, &request->node);
-    pge_buf_clear(&request->id);
-    pge_buf_trim(&request->id, 64);
-    pge_buf_clear(&request->held);
-    pge_buf_trim(&request->held, 4096);
-    request->has_held = false;
-    request->peer = NULL;
-    peer->pending--;
-    server->pending--;
-    if (peer->pending == 0 && !peer->is_closing && (peer->is_half_closed || server->is_draining))
-        close_peer(peer);
-}
-
-double pge_request_handle(const struct pge_request *request) {
-    return (double)request->generation * PGE_REQUEST_SLOTS + request->slot;
-}
-
-struct pge_request *pge_server_request(struct pge_server *server, double handle) {
-    if (!(handle >= 0 && handle < 0x1p52))
-        return NULL;
-    uint64_t bits = (uint64_t)handle;
-    uint32_t slot = (uint32_t)(bits % PGE_REQUEST_SLOTS);
-    if (slot / PGE_REQUEST_CHUNK >= server->chunk_count)
-        return NULL;
-    struct pge_request *request =
-        &server->chunks[slot / PGE_REQUEST_CHUNK][slot % PGE_REQUEST_CHUNK];
-    bool same = request->peer && request->generation == bits / PGE_REQUEST_SLOTS;
-    return same ? request : NULL;
-}
-
-void **pge_request_user(struct pge_request *request) {
-    return &request->user;
-}
-
-struct pge_server *pge_request_server(const struct pge_request *request) {
-    return request->peer->server;
-}
-
-struct pge_peer *pge_request_peer(const struct pge_request *request) {
-    return request->peer;
-}
-
-/* ---- replies ---- */
-
-static int put(struct pge_request *request, enum pge_reply kind, const struct pge_payload *body) {
-    struct pge_peer *peer = request->peer;
-    struct pge_server *server = peer->server;
-    const struct pge_transport *transport = server->options.transport;
-    if (peer->is_closing)
-        return 0; /* nobody reads it; on_gone was or will be told */
-    struct pge_span id = {pge_buf_head(&request->id), pge_buf_len(&request->id)};
-    int status = transport->peer_reply(peer, id, kind, body);
-    if (status == UV_EPIPE)
-        return 0; /* as above: the connection has broken, and is about to be lost */
-    if (status == UV_ENOMEM) {
-        pge_peer_lost(peer, PGE_OVERLOADED, "out of memory");
-        return status;
-    }
-    if (status < 0)
-        return status;
-    size_t queued = transport->peer_queued(peer);
-    if (queued > server->options.max_queued_bytes) {
-        char text[160];
-        snprintf(text, sizeof text,
-                 "The remote peer is not reading its responses: %zu byte(s) are queued for it, "
-                 "which exceeds the maximum allowed %zu",
-                 queued, server->options.max_queued_bytes);
-        pge_peer_lost(peer, PGE_OVERLOADED, text);
-        return UV_ENOMEM;
-    }
-    if (queued > server->options.pause_queued_bytes && !peer->is_paused) {
-        peer->is_paused = true;
-        transport->peer_read(peer, false);
-        watch_writing(peer);
-    }
-    return 0;
-}
-
-/* Sends what is held, as kind. Returns as pge_request_reply. */
-static int put_held(struct pge_request *request, enum pge_reply kind) {
-    struct pge_payload body = {0};
-    if (!request->held_is_absent)
-        body.json = (struct pge_span){pge_buf_head(&request->held), pge_buf_len(&request->held)};
-    request->has_held = false;
-    pge_list_remove(&request->held_node);
-    int status = put(request, kind, &body);
-    pge_buf_clear(&request->held);
-    return status;
-}
-
-static const char too_large[] = "the response is too large for the peer";
-
-/* The owner, who has gone on, learns that the request has ended: it must not answer it any more. */
-static void flush_held(void *arg) {
-    struct pge_request *request = arg;
-    struct pge_peer *peer = request->peer;
-    struct pge_server *server = peer->server;
-    uint32_t generation = request->generation;
-    int status = put_held(request, PGE_REPLY_VALUE);
-    if (status == 0 || status == UV_ENOMEM)
-        return;
-    server->events->on_fault(server, peer, PGE_FRAME_TOO_LARGE, too_large);
-    if (request->peer == peer && request->generation == generation)
-        server->events->on_gone(server, request);
-    if (request->peer == peer && request->generation == generation)
-        pge_request_fail(request, PGE_FRAME_TOO_LARGE, too_large);
-}
-
-static void on_flush_held(struct pge_defer *defer) {
-    struct pge_server *server = container_of(defer, struct pge_server, flush_held);
-    struct pge_engine *engine = server->engine;
-    while (!pge_list_is_empty(&server->holding))
-        engine->enter(engine, flush_held,
-                      container_of(server->holding.next, struct pge_request, held_node));
-}
-
-static int hold(struct pge_request *request, const struct pge_payload *body) {
-    struct pge_server *server = request->peer->server;
-    request->held_is_absent = !pge_payload_is_set(body);
-    if (!request->held_is_absent) {
-        int status = pge_payload_write(body, &request->held);
-        if (status < 0) {
-            pge_buf_clear(&request->held);
-            return status;
-        }
-    }
-    request->has_held = true;
-    pge_list_push(&server->holding, &request->held_node);
-    return pge_loop_defer(server->engine->loop, &server->flush_held, PGE_SOON);
-}
-
-int pge_request_reply(struct pge_request *request, enum pge_reply kind,
-                      const struct pge_payload *body) {
-    if (request->has_held) {
-        bool merge = kind == PGE_REPLY_END;
-        enum pge_reply last = request->held_is_absent ? PGE_REPLY_END : PGE_REPLY_LAST;
-        int held = put_held(request, merge ? last : PGE_REPLY_VALUE);
-        if (held < 0 && kind == PGE_REPLY_VALUE)
-            return held;
-        if (held == UV_ENOMEM)
-            return 0; /* the peer is cut, and the request was to end anyhow */
-        if (held < 0) {
-            pge_request_fail(request, PGE_FRAME_TOO_LARGE, too_large);
-            return 0;
-        }
-        if (merge) {
-            release(request);
-            return 0;
-        }
-    }
-    if (kind == PGE_REPLY_VALUE)
-        return hold(request, body);
-    int status = put(request, kind, body);
-    if (status == 0)
-        release(request);
-    return status;
-}
-
-void pge_request_no_handler(struct pge_request *request) {
-    struct pge_peer *peer = request->peer;
-    struct pge_span id = {pge_buf_head(&request->id), pge_buf_len(&request->id)};
-    if (peer->server->options.transport->peer_no_handler(peer, id) < 0)
-        pge_peer_lost(peer, PGE_OVERLOADED, "out of memory");
-    else
-        release(request);
-}
-
-void pge_request_fail(struct pge_request *request, enum pge_fault fault, const char *message) {
-    struct pge_buf *text = &request->peer->server->engine->scratch;
-    pge_buf_clear(text);
-    const char *name = pge_fault_name(fault);
-    int status = PGE_BUF_LIT(text, "{\"status\":\"error\",\"code\":\"");
-    if (status == 0)
-        status = pge_buf_append(text, name, strlen(name));
-    if (status == 0)
-        status = PGE_BUF_LIT(text, "\",\"message\":");
-    if (status == 0 && pge_json_quote(text, message, strlen(message)) < 0)
-        status = PGE_BUF_LIT(text, "\"\"");
-    if (status == 0)
-        status = PGE_BUF_LIT(text, "}");
-    struct pge_payload body = {.json = {pge_buf_head(text), pge_buf_len(text)}};
-    if (status < 0)
-        pge_peer_lost(request->peer, PGE_OVERLOADED, "out of memory");
-    else if (pge_request_reply(request, PGE_REPLY_ERROR, &body) == UV_EMSGSIZE)
-        pge_request_reply(request, PGE_REPLY_END, &(struct pge_payload){0});
 }
 
 /* ---- peers ---- */
@@ -392,7 +156,7 @@ static void on_stall(struct pge_timer *timer) {
     }
     bool is_writing = peer->is_paused || peer->is_closing;
     if (is_writing && peer->server->options.transport->peer_taken(peer) > peer->taken) {
-        watch_writing(peer); /* slow, but it reads */
+        pge_peer_watch_writing(peer); /* slow, but it reads */
         return;
     }
     pge_peer_lost(peer, PGE_TIMEOUT,
@@ -447,7 +211,7 @@ int pge_peer_packet(struct pge_peer *peer, struct pge_span packet) {
     case PGE_INBOUND_EVENT:
         break;
     case PGE_INBOUND_REQUEST:
-        m.request = acquire(peer, e.id);
+        m.request = pge_request_acquire(peer, e.id);
         if (!m.request)
             return UV_ENOMEM;
         if (server->pending > server->options.max_requests) {
@@ -470,7 +234,7 @@ void pge_peer_half_closed(struct pge_peer *peer) {
         pge_loop_timer(loop, &peer->stall, PROBE_MS);
         return;
     }
-    close_peer(peer);
+    pge_peer_finish(peer);
 }
 
 void pge_peer_drained(struct pge_peer *peer) {
@@ -495,7 +259,7 @@ static void tell_lost(void *arg) {
         struct pge_request *request = container_of(peer->requests.next, struct pge_request, node);
         server->events->on_gone(server, request);
         if (request->peer == peer)
-            release(request);
+            pge_request_release(request);
     }
 }
 
@@ -544,7 +308,7 @@ void pge_server_drain(struct pge_server *server) {
         next = n->next;
         struct pge_peer *peer = container_of(n, struct pge_peer, node);
         if (!peer->is_closing && !peer->pending)
-            close_peer(peer);
+            pge_peer_finish(peer);
     }
     maybe_closed(server);
 }

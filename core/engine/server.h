@@ -152,4 +152,17 @@ struct pge_server {
     bool is_closing, is_draining, is_full;
 };
 
+/* ---- between server.c and request.c ---- */
+
+/* NULL: out of memory or slots. */
+struct pge_request *pge_request_acquire(struct pge_peer *peer, struct pge_span id);
+/* Returns the slot; a half-closed or draining peer that is owed nothing more is closed. */
+void pge_request_release(struct pge_request *request);
+/* server->flush_held. */
+void pge_server_flush_held(struct pge_defer *defer);
+/* From now on the peer has to read something within the write timeout. */
+void pge_peer_watch_writing(struct pge_peer *peer);
+/* Closes a peer that is owed nothing, after its output is written; the stall timer bounds the wait. */
+void pge_peer_finish(struct pge_peer *peer);
+
 #endif

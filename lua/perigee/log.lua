@@ -54,7 +54,8 @@ end
 local function next_second(now)
   local missing = dropped
   second, same, lines, dropped = now, {}, 0, 0
-  if missing > 0 then put(("perigee: warn: %d more lines like those before were not written"):format(missing), "warn") end
+  if missing == 0 then return end
+  put(("perigee: warn: %d more lines like those before were not written"):format(missing), "warn")
 end
 
 local function put_bounded(line, level)

@@ -176,7 +176,8 @@ local function resume_soon(task, ok, value)
 end
 
 --- Runs fn(...) now, in a coroutine, until it first waits.
----@param on_done? fun(ok: boolean, value: any)|{ ended: fun(self, ok: boolean, value: any) } its first result, or the error; may come before start returns
+---@param on_done? fun(ok: boolean, value: any)|{ ended: fun(self, ok: boolean, value: any) } told of its first result,
+---or of the error; maybe before start returns
 ---@param fn function
 ---@return perigee.Task
 local function start(on_done, fn, ...)

@@ -9,16 +9,20 @@ local tcp = require("spec.support.tcp")
 local BODY = "\r\n\r\n"
 
 local cases = {
-  { "two Content-Lengths", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2" .. BODY .. "{}", 400 },
+  { "two Content-Lengths",
+    "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2" .. BODY .. "{}", 400 },
   { "a list of Content-Lengths", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2, 2" .. BODY .. "{}", 400 },
   { "a Content-Length beyond all numbers",
     "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551617" .. BODY .. "{}", { 400, 413 } },
   { "Content-Length and Transfer-Encoding",
-    "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked" .. BODY .. "2\r\n{}\r\n0\r\n\r\n", 400 },
+    "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked" .. BODY
+      .. "2\r\n{}\r\n0\r\n\r\n", 400 },
   { "TE: ,chunked", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked" .. BODY .. "0\r\n\r\n", { 400, 501 } },
-  { "TE: gzip, chunked", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked" .. BODY .. "0\r\n\r\n", 501 },
+  { "TE: gzip, chunked",
+    "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked" .. BODY .. "0\r\n\r\n", 501 },
   { "TE: chunked twice",
-    "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked" .. BODY .. "0\r\n\r\n", 400 },
+    "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked" .. BODY
+      .. "0\r\n\r\n", 400 },
   { "TE: xchunked", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked" .. BODY .. "0\r\n\r\n", { 400, 501 } },
   { "TE on HTTP/1.0", "POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked" .. BODY .. "0\r\n\r\n", 400 },
   { "a bare LF", "POST /x HTTP/1.1\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 400 },
@@ -29,7 +33,8 @@ local cases = {
   { "no Host", "POST /x HTTP/1.1\r\nContent-Length: 2" .. BODY .. "{}", 400 },
   { "two Hosts", "POST /x HTTP/1.1\r\nHost: a\r\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 400 },
   { "a list of hosts", "POST /x HTTP/1.1\r\nHost: a, b\r\nContent-Length: 2" .. BODY .. "{}", 400 },
-  { "a target that is not the Host's", "POST http://b/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 400 },
+  { "a target that is not the Host's",
+    "POST http://b/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 400 },
   { "a fragment", "POST /x#y HTTP/1.1\r\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 400 },
   { "dots that climb out", "POST /../x HTTP/1.1\r\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 400 },
   { "another version", "POST /x HTTP/2.0\r\nHost: a\r\nContent-Length: 2" .. BODY .. "{}", 505 },
@@ -41,7 +46,8 @@ local cases = {
   { "a body over the limit, by its length", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000" .. BODY, 413 },
   { "a body over the limit, in chunks",
     "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked" .. BODY .. "1e8480\r\n" .. ("a"):rep(1100000), 413 },
-  { "an expectation it cannot meet", "POST /x HTTP/1.1\r\nHost: a\r\nExpect: coffee\r\nContent-Length: 2" .. BODY .. "{}", 417 },
+  { "an expectation it cannot meet",
+    "POST /x HTTP/1.1\r\nHost: a\r\nExpect: coffee\r\nContent-Length: 2" .. BODY .. "{}", 417 },
 }
 
 describe("an app over HTTP", function()

@@ -83,8 +83,8 @@ local function check(options)
   end
   for name in pairs(options) do
     if not KNOWN[name] then
-      error(errors.misuse("INVALID_OPTION", ("retry: unknown option '%s' (known: attempts, backoff, factor, jitter, on)")
-        :format(tostring(name))), 0)
+      local text = ("retry: unknown option '%s' (known: attempts, backoff, factor, jitter, on)"):format(tostring(name))
+      error(errors.misuse("INVALID_OPTION", text), 0)
     end
   end
   local checked = {
