@@ -417,6 +417,15 @@ static int core_turn(lua_State *L) {
     return 1;
 }
 
+/* core.caller(level) -> func, line: debug.getinfo(level, "fl") without a table. nil: no such level. */
+static int core_caller(lua_State *L) {
+    lua_Debug ar;
+    if (!lua_getstack(L, (int)luaL_checkinteger(L, 1), &ar) || !lua_getinfo(L, "fl", &ar))
+        return 0;
+    lua_pushinteger(L, ar.currentline);
+    return 2;
+}
+
 static void add(lua_State *L, struct pge_bind *bind, const char *name, lua_CFunction fn) {
     lua_pushlightuserdata(L, bind);
     lua_pushcclosure(L, fn, 1);
@@ -428,6 +437,7 @@ int luaopen_perigee_core(lua_State *L) {
     lua_newtable(L);
     add(L, bind, "hooks", core_hooks);
     add(L, bind, "turn", core_turn);
+    add(L, bind, "caller", core_caller);
     pge_lua_json(L);
     pge_lua_timer(L, bind);
     pge_lua_client(L, bind);

@@ -46,10 +46,21 @@ static void put_field(struct pge_buf *out, struct pge_span name, struct pge_span
     PGE_BUF_LIT(out, "\r\n");
 }
 
-static void put_number(struct pge_buf *out, const char *format, size_t number) {
-    char text[64];
-    int n = snprintf(text, sizeof text, format, number);
-    pge_buf_append(out, text, (size_t)n);
+/* Digits of number in base 10 or 16. */
+static void put_number(struct pge_buf *out, size_t number, unsigned base) {
+    char digits[20];
+    size_t n = sizeof digits;
+    do {
+        digits[--n] = "0123456789abcdef"[number % base];
+        number /= base;
+    } while (number);
+    pge_buf_append(out, digits + n, sizeof digits - n);
+}
+
+static void put_count(struct pge_buf *out, const char *label, size_t number) {
+    put(out, label);
+    put_number(out, number, 10);
+    PGE_BUF_LIT(out, "\r\n");
 }
 
 /* Room for a head is reserved in one step, so that the appends to it cannot fail. */
@@ -63,7 +74,7 @@ static size_t head_size(const struct head *head) {
 static void put_framing(struct pge_buf *out, const struct pge_http_conn *c,
                         const struct head *head) {
     if (head->framing == LENGTH)
-        put_number(out, "Content-Length: %zu\r\n", head->length);
+        put_count(out, "Content-Length: ", head->length);
     else if (head->framing == CHUNKS)
         put(out, "Transfer-Encoding: chunked\r\n");
     if (c->is_last)
@@ -77,7 +88,9 @@ static int write_head(struct pge_http_conn *c, const struct head *head) {
     struct pge_buf *out = pge_http_conn_room(c, head_size(head));
     if (!out)
         return UV_ENOMEM;
-    put_number(out, "HTTP/1.1 %zu ", (size_t)head->status);
+    PGE_BUF_LIT(out, "HTTP/1.1 ");
+    put_number(out, (size_t)head->status, 10);
+    PGE_BUF_LIT(out, " ");
     put(out, pge_http_reason(head->status));
     put(out, "\r\nDate: ");
     put(out, pge_http_server_date(c->server));
@@ -91,7 +104,7 @@ static int write_head(struct pge_http_conn *c, const struct head *head) {
         put(out, "\r\n");
     }
     if (head->retry_after_s >= 0)
-        put_number(out, "Retry-After: %zu\r\n", (size_t)head->retry_after_s);
+        put_count(out, "Retry-After: ", (size_t)head->retry_after_s);
     put_framing(out, c, head);
     pge_http_conn_sent(c);
     return 0;
@@ -176,7 +189,8 @@ static struct pge_span problem(struct pge_http_server *server, int status, struc
         return (struct pge_span){NULL, 0};
     put(out, "{\"type\":\"about:blank\",\"title\":");
     put_json_text(out, (struct pge_span){title, strlen(title)});
-    put_number(out, ",\"status\":%zu", (size_t)status);
+    PGE_BUF_LIT(out, ",\"status\":");
+    put_number(out, (size_t)status, 10);
     if (detail.n) {
         put(out, ",\"detail\":");
         put_json_text(out, detail);
@@ -262,7 +276,8 @@ int pge_http_reply_chunk(struct pge_http_request *req, struct pge_span data) {
     struct pge_buf *out = pge_http_conn_room(c, data.n + 24);
     if (!out)
         return UV_ENOMEM;
-    put_number(out, "%zx\r\n", data.n);
+    put_number(out, data.n, 16);
+    PGE_BUF_LIT(out, "\r\n");
     pge_buf_append(out, data.p, data.n);
     put(out, "\r\n");
     pge_http_conn_sent(c);

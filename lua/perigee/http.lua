@@ -13,6 +13,7 @@ local scheduler = require("perigee.scheduler")
 
 local TEXT = "text/plain; charset=utf-8"
 local RETRY_AFTER_S = 1
+local SLOTS = 2 ^ 20 -- a request's number is generation and slot; the slot alone is a small index, used again
 
 -- Statuses of errors that carry none; all else is 500.
 local STATUS = {
@@ -35,7 +36,8 @@ local Exchange = link.class()
 
 function Exchange:over()
   self.closed = true
-  self.http.running[self.number] = nil
+  local running, slot = self.http.running, self.number % SLOTS
+  if running[slot] == self then running[slot] = nil end
 end
 
 local function name_of(exchange)
@@ -178,7 +180,7 @@ end
 function Http:run(route, req)
   local ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
   local exchange = setmetatable({ http = self, number = req.number, req = req, ctx = ctx, closed = false }, Exchange)
-  self.running[req.number] = exchange
+  self.running[req.number % SLOTS] = exchange
   local task = scheduler.start(exchange, route.handler.fn, req, ctx)
   if not exchange.closed and not exchange.work then exchange.work = task end
 end
@@ -207,10 +209,10 @@ end
 
 -- The peer has left before the answer.
 function Http:aborted(number)
-  local exchange = self.running[number]
-  if not exchange then return end
+  local exchange = self.running[number % SLOTS]
+  if not exchange or exchange.number ~= number then return end
   exchange.ctx.cancelled = true
-  self.running[number] = nil
+  self.running[number % SLOTS] = nil
   local work = exchange.work
   if work == exchange then return exchange:cancel() end
   exchange.closed = true
@@ -226,7 +228,9 @@ end
 local function open(router, options)
   local self = setmetatable({ router = router, running = {}, closed = promise.pending() }, Http)
   local server, code, message = core.http(options.core, {
-    on_request = function(...) return self:receive(...) end,
+    on_request = function(number, method, path, query, body)
+      return self:receive(number, method, path, query, body)
+    end,
     on_abort = function(number) return self:aborted(number) end,
     on_close = function() return promise.resolve(self.closed, nil) end,
   })

@@ -45,6 +45,10 @@ function make.headers(self)
   return self.http:headers(self.number) or {}
 end
 
+function make.params()
+  return {} -- of a path without any
+end
+
 function make.peer(self)
   return self.http:peer(self.number)
 end

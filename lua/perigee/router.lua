@@ -167,7 +167,7 @@ function Router:find(method, path)
   local routes = self.static[path]
   if routes then
     local route = pick(routes, method)
-    if route then return route, {} end
+    if route then return route end
   end
   if path:sub(1, 1) ~= "/" then return nil, 404 end
   local segments = split(path)

@@ -11,6 +11,7 @@ local promise = require("perigee.promise")
 local registry = require("perigee.registry")
 local scheduler = require("perigee.scheduler")
 
+local SLOTS = 2 ^ 20 -- a request's number is generation and slot; the slot alone is a small index, used again
 local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
 
 ---@class perigee.MessageServer
@@ -55,7 +56,8 @@ end
 
 function Call:over()
   self.closed = true
-  self.server.running[self.req] = nil
+  local running, slot = self.server.running, self.req % SLOTS
+  if running[slot] == self then running[slot] = nil end
 end
 
 function Call:fail(err)
@@ -146,17 +148,17 @@ function Server:request(handler, req, pattern, data, metadata)
   local call = setmetatable({ server = self, req = req, handler = handler, ctx = ctx, closed = false }, Call)
   local value, message = decode(data)
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
-  self.running[req] = call
+  self.running[req % SLOTS] = call
   local task = scheduler.start(call, function_of(handler), value, ctx)
   if not call.closed and not call.work then call.work = task end
 end
 
 -- The peer has left: nobody waits for the answer any more (G7).
 function Server:gone(req)
-  local call = self.running[req]
-  if not call then return end
+  local call = self.running[req % SLOTS]
+  if not call or call.req ~= req then return end
   call.ctx.cancelled = true
-  self.running[req] = nil
+  self.running[req % SLOTS] = nil
   local work = call.work
   if work == call then return call:cancel() end
   call.closed = true

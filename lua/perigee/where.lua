@@ -1,6 +1,8 @@
 --- Which line of the user's code called into perigee. Cheap to capture, turned into text only when asked.
 
-local getinfo = debug.getinfo
+local core = require("perigee.core")
+
+local getinfo, caller = debug.getinfo, core.caller
 
 -- Everything below this folder (or, in the one-file program, chunk name prefix) is perigee itself.
 local HERE = getinfo(1, "S").source:match("^(.*)where%.lua$") or "@perigee/"
@@ -17,18 +19,18 @@ local function is_own(func)
   return known
 end
 
---- The innermost caller outside perigee. About 0.3 µs: text is made by `text`, since it is rarely needed.
+--- The innermost caller outside perigee. It makes no garbage: text is made by `text`, since it is rarely needed.
 ---@param level? integer how many frames up to begin, as in error; 3
 ---@return function|nil func
 ---@return integer|nil line
 local function capture(level)
   level = level or 3
-  local info = getinfo(level, "fl")
-  while info and is_own(info.func) do
+  local func, line = caller(level)
+  while func and is_own(func) do
     level = level + 1
-    info = getinfo(level, "fl")
+    func, line = caller(level)
   end
-  if info then return info.func, info.currentline end
+  return func, line
 end
 
 ---@param func function|nil
