@@ -68,7 +68,7 @@ void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg) {
     bind->depth++;
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->run_ref);
     lua_pushlightuserdata(L, &entry);
-    bind->luv->cb_pcall(L, 1, 0, LUVF_CALLBACK_NOEXIT);
+    bind->luv->cb_pcall(L, 1, 0, LUVF_CALLBACK_NOEXIT | LUVF_CALLBACK_NOTRACEBACK);
     if (!entry.has_run)
         fn(arg); /* Lua had no room to start: what is owed is done all the same */
     bind->depth--;
