@@ -1,6 +1,6 @@
 /*
- * main.c - the `perigee` program: one file with LuaJIT, luv, cjson and perigee's Lua sources inside.
- * require finds them through a loader of ours, before it looks at the path.
+ * main.c - the `perigee` program: one file with LuaJIT, luv, cjson and perigee's Lua sources
+ * inside. require finds them through a loader of ours, before it looks at the path.
  */
 #include <lauxlib.h>
 #include <lua.h>
@@ -146,7 +146,8 @@ int main(int argc, char **argv) {
         run(&program);
     }
     finish_closing(program.loop);
-    /* Twice: what is only found to be unused by the first may have something to say when collected. */
+    /* Twice: what is only found to be unused by the first may have something to say when collected.
+     */
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_close(L);

@@ -44,8 +44,12 @@ describe("options of a client", function()
     refused('option \'port\' must be a port from 1 to 65535, not "3001x"', options.client, { port = "3001x" })
     refused("option 'port' must be a port from 1 to 65535, not 0", options.client, { port = 0 })
     refused("option 'host' must be a non-empty string, not 7", options.client, { host = 7 })
-    refused("option 'connections' must be a whole number from 1, not 0", options.client, { connections = 0 })
-    refused("option 'connections' must be a whole number from 1, not 1.5", options.client, { connections = 1.5 })
+    refused("option 'connections' must be a whole number from 1 to 64, not 0", options.client, { connections = 0 })
+    refused("option 'connections' must be a whole number from 1 to 64, not 1.5", options.client, { connections = 1.5 })
+    refused("option 'connections' must be a whole number from 1 to 64, not 65", options.client, { connections = 65 })
+    local many = {}
+    for i = 1, 65 do many[i] = "h:" .. i end
+    refused("option 'hosts' must be a list of 1 to 64 hosts, not table", options.client, { hosts = many })
     refused("option 'timeout' must be milliseconds, or false for none, not boolean", options.client, { timeout = true })
     refused("option 'connect_timeout' must be milliseconds above 0, not boolean", options.client,
       { connect_timeout = false })

@@ -15,10 +15,10 @@ typedef void *(*pge_realloc_fn)(void *arg, void *ptr, size_t size);
 /* Replaces the allocator; NULL restores the C library's. */
 void pge_alloc_set(pge_realloc_fn fn, void *arg);
 
-void *pge_malloc(size_t size);                /* NULL: out of memory */
-void *pge_calloc(size_t count, size_t size);  /* zeroed; NULL: out of memory or overflow */
-void *pge_realloc(void *ptr, size_t size);    /* NULL: out of memory, ptr stays valid */
-void pge_free(void *ptr);                     /* accepts NULL */
+void *pge_malloc(size_t size);                 /* NULL: out of memory */
+void *pge_calloc(size_t count, size_t size);   /* zeroed; NULL: out of memory or overflow */
+void *pge_realloc(void *ptr, size_t size);     /* NULL: out of memory, ptr stays valid */
+void pge_free(void *ptr);                      /* accepts NULL */
 char *pge_strndup(const char *text, size_t n); /* NUL-terminated copy; NULL: out of memory */
 
 #endif

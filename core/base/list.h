@@ -10,7 +10,8 @@ struct pge_list {
     struct pge_list *prev, *next;
 };
 
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(uintptr_t)(ptr)-offsetof(type, member)))
+#define container_of(ptr, type, member)                                                            \
+    ((type *)(void *)((char *)(uintptr_t)(ptr)-offsetof(type, member)))
 
 static inline void pge_list_init(struct pge_list *node) {
     node->prev = node->next = node;

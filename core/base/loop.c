@@ -5,7 +5,8 @@
 
 #include "base/alloc.h"
 
-/* At the end of a turn deferred work may defer more; beyond this many rounds it waits for the next. */
+/* At the end of a turn deferred work may defer more; beyond this many rounds it waits for the next.
+ */
 enum { MAX_ROUNDS = 16 };
 
 struct pge_handles {
@@ -13,7 +14,8 @@ struct pge_handles {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_timer_t timer;
-    uv_idle_t idle; /* started when prepare did something: a host that runs "once" must get to see it */
+    uv_idle_t
+        idle; /* started when prepare did something: a host that runs "once" must get to see it */
     unsigned *closing; /* loop->handles_closing */
     int open;          /* close callbacks to come */
 };
@@ -125,8 +127,8 @@ static void on_idle(uv_idle_t *idle) {
 }
 
 /*
- * Callbacks ran before the poll, or left work for after it. A host that runs the loop once at a time
- * until one of them has come must get its chance, so this poll does not wait.
+ * Callbacks ran before the poll, or left work for after it. A host that runs the loop once at a
+ * time until one of them has come must get its chance, so this poll does not wait.
  */
 static void poll_at_once(struct pge_handles *group) {
     uv_idle_start(&group->idle, on_idle);
@@ -166,7 +168,8 @@ void pge_loop_turn(struct pge_loop *loop) {
     for (int round = 0; round < MAX_ROUNDS && has_deferred(loop); round++)
         if (!run_phase(loop, PGE_SOON))
             run_phase(loop, PGE_FLUSH);
-    run_phase(loop, PGE_FLUSH); /* in-process traffic without end must not hold back the network's */
+    run_phase(loop,
+              PGE_FLUSH); /* in-process traffic without end must not hold back the network's */
     if (!loop->wheel.count || pge_wheel_next(&loop->wheel) < loop->armed_ms)
         arm(loop);
     settle(loop);

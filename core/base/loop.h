@@ -1,7 +1,8 @@
 /*
  * loop.h - what the core hangs on a libuv loop that somebody else owns and runs.
  *
- *   timers -> prepare [end of turn] -> poll: reads, accepts -> check [end of turn] -> close callbacks
+ *   timers -> prepare [end of turn] -> poll: reads, accepts -> check [end of turn] -> close
+ * callbacks
  *
  * End of turn: what was deferred runs, "soon" first (it may still append output), then "flush" (one
  * write per connection). The handles for this exist only while something needs them, so that a host

@@ -10,7 +10,8 @@
 
 static const char KEY[] = "perigee.core";
 
-/* Turns of a loop on which nothing is left, though something of ours is open: that would be a bug. */
+/* Turns of a loop on which nothing is left, though something of ours is open: that would be a bug.
+ */
 enum { MAX_EMPTY_TURNS = 64 };
 
 static void adopt(struct pge_loop *loop, uv_handle_t *handle) {
@@ -278,8 +279,8 @@ static bool is_open(const struct pge_bind *bind) {
 }
 
 /*
- * Closing has its waits: a last write that the peer is slow to take (two seconds at most), a name lookup that
- * no one can cancel. What was left open would call back into memory that is gone.
+ * Closing has its waits: a last write that the peer is slow to take (two seconds at most), a name
+ * lookup that no one can cancel. What was left open would call back into memory that is gone.
  */
 static void finish_closing(struct pge_bind *bind) {
     for (int empty = 0; empty < MAX_EMPTY_TURNS; empty++) {
@@ -291,8 +292,8 @@ static void finish_closing(struct pge_bind *bind) {
     }
 }
 
-/* __gc of the sentinel: it was made after luv's loop, so it is collected before it. Everything is closed
- * here and now; luv would otherwise find our handles when it closes the loop. */
+/* __gc of the sentinel: it was made after luv's loop, so it is collected before it. Everything is
+ * closed here and now; luv would otherwise find our handles when it closes the loop. */
 static int bind_gc(lua_State *L) {
     struct pge_bind **slot = lua_touserdata(L, 1);
     struct pge_bind *bind = *slot;
@@ -335,7 +336,8 @@ static luv_ctx_t *require_luv(lua_State *L) {
     return luv;
 }
 
-/* libuv writes without MSG_NOSIGNAL: a peer that closed would end the host. A handler of the host's own stays. */
+/* libuv writes without MSG_NOSIGNAL: a peer that closed would end the host. A handler of the host's
+ * own stays. */
 static void ignore_sigpipe(void) {
     struct sigaction now;
     if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
@@ -378,7 +380,8 @@ static struct pge_bind *bind_new(lua_State *L) {
     bind->tag.ctx = luv;
     bind->tag.callbacks[0] = bind->tag.callbacks[1] = LUA_NOREF;
     lua_newtable(L);
-    bind->tag.ref = luaL_ref(L, LUA_REGISTRYINDEX); /* genuine: luv frees a handle whose ref is not */
+    bind->tag.ref =
+        luaL_ref(L, LUA_REGISTRYINDEX); /* genuine: luv frees a handle whose ref is not */
     bind->run_ref = new_ref(L, run_entry);
     bind->call_ref = new_ref(L, run_call);
     bind->traceback_ref = new_ref(L, traceback);
@@ -409,7 +412,8 @@ static int core_hooks(lua_State *L) {
     return 0;
 }
 
-/* core.turn(): the end of a turn now; whether anything of ours is still open. For hosts that end. */
+/* core.turn(): the end of a turn now; whether anything of ours is still open. For hosts that end.
+ */
 static int core_turn(lua_State *L) {
     struct pge_bind *bind = lua_touserdata(L, lua_upvalueindex(1));
     pge_loop_turn(&bind->loop);
@@ -417,7 +421,8 @@ static int core_turn(lua_State *L) {
     return 1;
 }
 
-/* core.caller(level) -> func, line: debug.getinfo(level, "fl") without a table. nil: no such level. */
+/* core.caller(level) -> func, line: debug.getinfo(level, "fl") without a table. nil: no such level.
+ */
 static int core_caller(lua_State *L) {
     lua_Debug ar;
     if (!lua_getstack(L, (int)luaL_checkinteger(L, 1), &ar) || !lua_getinfo(L, "fl", &ar))

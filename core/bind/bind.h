@@ -1,10 +1,10 @@
 /*
  * bind.h - the Lua half of the core: one pge_bind per lua_State, one lua_*.c file per class.
  *
- * C enters Lua in one place, pge_bind_enter: protected by luv's own call, on the main state, with the
- * scheduler told before and after. Inside it, each callback is one pge_bind_call: what it raises is logged
- * with a traceback and ends nothing else. A userdata is a box; the box owns its C object; while C may still
- * call back, the box is kept alive in the `anchors` table.
+ * C enters Lua in one place, pge_bind_enter: protected by luv's own call, on the main state, with
+ * the scheduler told before and after. Inside it, each callback is one pge_bind_call: what it
+ * raises is logged with a traceback and ends nothing else. A userdata is a box; the box owns its C
+ * object; while C may still call back, the box is kept alive in the `anchors` table.
  */
 #ifndef PGE_BIND_BIND_H
 #define PGE_BIND_BIND_H
@@ -20,29 +20,30 @@
 #include "net/tls.h"
 
 struct pge_bind {
-    lua_State *L;   /* the main state */
-    luv_ctx_t *luv; /* borrowed: lives as long as the state */
+    lua_State *L;     /* the main state */
+    luv_ctx_t *luv;   /* borrowed: lives as long as the state */
     luv_handle_t tag; /* what luv finds in data of each of our handles */
     struct pge_loop loop;
     struct pge_engine engine;
     int run_ref, call_ref, traceback_ref; /* registry: C functions of bind.c, made once */
-    int enter_ref, leave_ref;    /* registry: the scheduler's hooks; LUA_NOREF before it is loaded */
-    int fault_ref;               /* registry: function(message) that logs what a callback raised */
-    int anchors_ref;             /* registry: box pointer -> box */
-    struct pge_list boxes;       /* all open boxes, to be closed with the state */
-    struct pge_buf pattern;      /* of the call being made, encoded from a table */
-    int depth;                   /* entries on the stack */
-    bool is_over;                /* the state is closing: no Lua is called any more */
+    int enter_ref, leave_ref; /* registry: the scheduler's hooks; LUA_NOREF before it is loaded */
+    int fault_ref;            /* registry: function(message) that logs what a callback raised */
+    int anchors_ref;          /* registry: box pointer -> box */
+    struct pge_list boxes;    /* all open boxes, to be closed with the state */
+    struct pge_buf pattern;   /* of the call being made, encoded from a table */
+    int depth;                /* entries on the stack */
+    bool is_over;             /* the state is closing: no Lua is called any more */
 };
 
 /* A class instance that C may call back into; first member of every box. */
 struct pge_box {
     struct pge_bind *bind;
-    struct pge_list node;               /* bind->boxes */
-    void (*drop)(struct pge_box *box);  /* the state closes: let go of the C object, call no Lua */
+    struct pge_list node;              /* bind->boxes */
+    void (*drop)(struct pge_box *box); /* the state closes: let go of the C object, call no Lua */
 };
 
-/* The one of this state, made on first use (loads luv). Raises when there is no memory or no luv. */
+/* The one of this state, made on first use (loads luv). Raises when there is no memory or no luv.
+ */
 struct pge_bind *pge_bind_of(lua_State *L);
 
 /* Pushes a new box of a registered class, linked to bind->boxes. size: its struct. Raises. */
@@ -57,7 +58,8 @@ void pge_box_push(lua_State *L, struct pge_box *box);
 /* engine.enter. */
 void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg);
 
-/* Runs fn(L) with lua_touserdata(L, 1) == arg, protected; inside pge_bind_enter. Faults are logged. */
+/* Runs fn(L) with lua_touserdata(L, 1) == arg, protected; inside pge_bind_enter. Faults are logged.
+ */
 void pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg);
 
 /* Registers a class: methods in __index, gc in __gc. */
@@ -68,7 +70,8 @@ char *pge_opt_text(lua_State *L, int idx, const char *name); /* owned copy; rais
 double pge_opt_number(lua_State *L, int idx, const char *name, double fallback);
 bool pge_opt_bool(lua_State *L, int idx, const char *name, bool fallback);
 /* The `tls` table, or *out NULL without one. False: why says what is wrong. */
-bool pge_opt_tls(lua_State *L, int idx, bool is_server, struct pge_tls **out, char *why, size_t size);
+bool pge_opt_tls(lua_State *L, int idx, bool is_server, struct pge_tls **out, char *why,
+                 size_t size);
 
 /* Pushes nil, code, message; returns 3. */
 int pge_push_failure(lua_State *L, enum pge_fault fault, const char *message);

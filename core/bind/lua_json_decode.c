@@ -19,8 +19,8 @@
 #include "codec/utf8.h"
 
 enum {
-    BATCH = 16,          /* members that wait */
-    BATCH_DEPTH = 64,    /* deeper than this, one: LuaJIT gives a C function 8000 slots */
+    BATCH = 16,           /* members that wait */
+    BATCH_DEPTH = 64,     /* deeper than this, one: LuaJIT gives a C function 8000 slots */
     UNESCAPE_STACK = 512, /* longer strings with escapes are put together in a userdata */
 };
 

@@ -1,4 +1,5 @@
-/* lua_server.c - core.server: messages in, replies out. Requests are numbers; a stale one is harmless. */
+/* lua_server.c - core.server: messages in, replies out. Requests are numbers; a stale one is
+ * harmless. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@
 enum event { ON_MESSAGE, ON_GONE, ON_CLOSE, ON_FAULT, EVENTS };
 
 struct server {
-    struct pge_box box; /* first */
+    struct pge_box box;        /* first */
     struct pge_server *server; /* owned; NULL once closed */
     int refs[EVENTS];          /* registry */
     struct pge_peer *peer;     /* of the message being delivered, for server:peer() */
@@ -211,7 +212,7 @@ static struct pge_request *check_request(lua_State *L, struct server *s) {
     return request;
 }
 
-/* reply(req, kind, value): kinds as in lua_client.c; END has no value. */
+/* reply(req, kind, value): kinds as in lua_client.h; END has no value. */
 static int server_reply(lua_State *L) {
     static const enum pge_reply kinds[] = {PGE_REPLY_VALUE, PGE_REPLY_LAST, PGE_REPLY_END,
                                            PGE_REPLY_ERROR};
@@ -308,8 +309,9 @@ static int server_close(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"reply", server_reply},     {"no_handler", server_no_handler}, {"forward", server_forward},
-    {"peer", server_peer},       {"address", server_address},       {"drain", server_drain},
+    {"reply", server_reply},     {"no_handler", server_no_handler},
+    {"forward", server_forward}, {"peer", server_peer},
+    {"address", server_address}, {"drain", server_drain},
     {"close", server_close},     {NULL, NULL},
 };
 

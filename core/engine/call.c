@@ -15,8 +15,7 @@ static struct pge_call *at(const struct pge_pool *pool, uint32_t slot) {
 static int grow(struct pge_pool *pool) {
     if (pool->chunk_count * PGE_CALL_CHUNK >= MAX_SLOTS)
         return UV_ENOBUFS;
-    struct pge_call **chunks =
-        pge_realloc(pool->chunks, (pool->chunk_count + 1) * sizeof *chunks);
+    struct pge_call **chunks = pge_realloc(pool->chunks, (pool->chunk_count + 1) * sizeof *chunks);
     if (!chunks)
         return UV_ENOMEM;
     pool->chunks = chunks;
@@ -179,8 +178,8 @@ struct pge_call *pge_pool_find_call(struct pge_pool *pool, struct pge_span quote
     if (slot / PGE_CALL_CHUNK >= pool->chunk_count)
         return NULL;
     struct pge_call *call = at(pool, slot);
-    bool same = call->client && call->kind == PGE_CALL_REQUEST &&
-                memcmp(call->id, id, PGE_ID_LEN) == 0;
+    bool same =
+        call->client && call->kind == PGE_CALL_REQUEST && memcmp(call->id, id, PGE_ID_LEN) == 0;
     return same ? call : NULL;
 }
 

@@ -150,7 +150,8 @@ static int check_room(struct pge_client *client, struct pge_link *link, struct p
         return give_up(why, PGE_OVERLOADED, "too many calls in flight");
     if (link && link->transport->link_queued(link) > o->max_queued_bytes)
         return give_up(why, PGE_OVERLOADED, "the peer is not reading: its output queue is full");
-    if (!link && (pool->waiting_count >= o->max_waiting || pool->waiting_bytes > o->max_queued_bytes))
+    if (!link &&
+        (pool->waiting_count >= o->max_waiting || pool->waiting_bytes > o->max_queued_bytes))
         return give_up(why, PGE_OVERLOADED, "too many calls are waiting for a connection");
     return 0;
 }
@@ -197,8 +198,8 @@ static struct pge_call *send_now(struct pge_call *call, struct pge_link *link,
 }
 
 /*
- * The writer of a packet may be anybody's code, and may call us: it runs before a link is chosen and a frame
- * begun. Where it closed the client, the call is doomed with the others.
+ * The writer of a packet may be anybody's code, and may call us: it runs before a link is chosen
+ * and a frame begun. Where it closed the client, the call is doomed with the others.
  */
 static struct pge_call *send_made(struct pge_call *call, const struct pge_message *m,
                                   struct pge_failure *why) {
@@ -310,7 +311,8 @@ void pge_client_host_status(const struct pge_client *client, unsigned i,
     else if (at->host)
         snprintf(out->address, sizeof out->address, "%s:%u", at->host, at->port);
     else
-        snprintf(out->address, sizeof out->address, "%s", pool->options.name ? pool->options.name : "");
+        snprintf(out->address, sizeof out->address, "%s",
+                 pool->options.name ? pool->options.name : "");
     if (host->backoff.tries)
         out->state = "down";
     for (struct pge_list *n = host->links.next; n != &host->links; n = n->next) {

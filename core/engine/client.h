@@ -1,8 +1,9 @@
 /*
- * client.h - a client: what a script holds to reach one service. Calls go out over a pool of links that
- * clients with equal options share.
+ * client.h - a client: what a script holds to reach one service. Calls go out over a pool of links
+ * that clients with equal options share.
  *
- *   client --owns--> its calls;  client --shares--> pool: hosts x connections, call table, waiting calls
+ *   client --owns--> its calls;  client --shares--> pool: hosts x connections, call table, waiting
+ * calls
  *
  * No callback of this header runs before the function that caused it has returned.
  */
@@ -34,12 +35,12 @@ struct pge_pool_options {
     char *name;           /* local: the server's name */
     struct pge_tls *tls;  /* NULL: plain */
     uint64_t connect_timeout_ms;
-    uint64_t incomplete_ms;  /* silence inside a frame; 0: off */
+    uint64_t incomplete_ms; /* silence inside a frame; 0: off */
     size_t max_frame_units;
     size_t max_queued_bytes; /* beyond: OVERLOADED */
     unsigned max_pending;    /* calls in flight per pool, beyond: OVERLOADED */
     unsigned max_waiting;    /* of these, waiting for a connection */
-    bool is_raw;             /* packets go unread to on_raw_packet of the one client that has this pool */
+    bool is_raw; /* packets go unread to on_raw_packet of the one client that has this pool */
 };
 
 void pge_pool_options_deinit(struct pge_pool_options *options);
@@ -51,8 +52,8 @@ struct pge_failure {
 };
 
 struct pge_call_events {
-    /* A reply packet. body: JSON of `response`, of `err`, or of a whole foreign packet; p NULL: absent.
-     * Lent until it returns. After any kind but VALUE the call is gone. */
+    /* A reply packet. body: JSON of `response`, of `err`, or of a whole foreign packet; p NULL:
+     * absent. Lent until it returns. After any kind but VALUE the call is gone. */
     void (*on_packet)(struct pge_call *call, enum pge_reply kind, struct pge_span body);
     /* The call is gone. */
     void (*on_fail)(struct pge_call *call, enum pge_fault fault, const char *message);
@@ -60,7 +61,8 @@ struct pge_call_events {
 
 struct pge_client_events {
     void (*on_status)(struct pge_client *client, bool connected);
-    void (*on_error)(struct pge_client *client, const char *message); /* a dial or a connection failed */
+    void (*on_error)(struct pge_client *client,
+                     const char *message);        /* a dial or a connection failed */
     void (*on_closed)(struct pge_client *client); /* after each pge_client_close */
     /* A packet that only a custom deserialiser can read; it is JSON. Lent until it returns. */
     void (*on_raw_packet)(struct pge_client *client, struct pge_span packet);
@@ -70,8 +72,8 @@ struct pge_client_events {
 struct pge_client *pge_client_new(struct pge_engine *engine, struct pge_pool_options *options,
                                   const struct pge_client_events *events, void *owner);
 
-/* Nobody will use the client again: it is freed once its calls have ended and its links are closed; only
- * callbacks of calls in flight still come. */
+/* Nobody will use the client again: it is freed once its calls have ended and its links are closed;
+ * only callbacks of calls in flight still come. */
 void pge_client_free(struct pge_client *client);
 
 void *pge_client_owner(const struct pge_client *client);
@@ -87,8 +89,8 @@ struct pge_call_options {
 struct pge_call *pge_client_send(struct pge_client *client, const struct pge_message *m,
                                  const struct pge_call_options *options, struct pge_failure *why);
 
-/* Sends an event. 1: handed to the wire, no callback. 0: waits for a connection; then on_packet(END) or
- * on_fail. < 0: *why is filled. */
+/* Sends an event. 1: handed to the wire, no callback. 0: waits for a connection; then
+ * on_packet(END) or on_fail. < 0: *why is filled. */
 int pge_client_emit(struct pge_client *client, const struct pge_message *m,
                     const struct pge_call_options *options, struct pge_failure *why);
 
@@ -100,7 +102,8 @@ int pge_client_connect(struct pge_client *client, const struct pge_call_options 
 void pge_call_cancel(struct pge_call *call);
 void pge_client_cancel_all(struct pge_client *client, const void *arg);
 void *pge_call_arg(const struct pge_call *call);
-/* A number below 2^53 that names a call for good; pge_client_call finds it while it lasts, else NULL. */
+/* A number below 2^53 that names a call for good; pge_client_call finds it while it lasts, else
+ * NULL. */
 double pge_call_handle(const struct pge_call *call);
 struct pge_call *pge_client_call(struct pge_client *client, double handle);
 /* Where it stands in the pool's table: 0 up, no two calls in flight share one. */
@@ -108,8 +111,8 @@ unsigned pge_call_slot(const struct pge_call *call);
 /* 21 characters, unique per pool. */
 struct pge_span pge_call_id(const struct pge_call *call);
 
-/* Fails this client's calls with CONNECTION_CLOSED; closes the links if no other client uses them; then
- * on_closed. A later call opens anew. */
+/* Fails this client's calls with CONNECTION_CLOSED; closes the links if no other client uses them;
+ * then on_closed. A later call opens anew. */
 void pge_client_close(struct pge_client *client);
 
 /* For custom deserialisers: the call of this client with that id (21 characters); NULL: none. */
@@ -127,7 +130,8 @@ struct pge_host_status {
     unsigned pending, connections;
 };
 unsigned pge_client_host_count(const struct pge_client *client);
-void pge_client_host_status(const struct pge_client *client, unsigned i, struct pge_host_status *out);
+void pge_client_host_status(const struct pge_client *client, unsigned i,
+                            struct pge_host_status *out);
 bool pge_client_is_connected(const struct pge_client *client);
 uint64_t pge_client_late_replies(const struct pge_client *client);
 

@@ -1,10 +1,10 @@
 /*
- * engine.h - what the clients and servers of one loop share: pools to be found again by equal options,
- * in-process servers to be found by name, scratch memory, and the door into the host.
+ * engine.h - what the clients and servers of one loop share: pools to be found again by equal
+ * options, in-process servers to be found by name, scratch memory, and the door into the host.
  *
- * Words: a `call` is one request in flight; a `link` is one logical connection of a pool to one host, as a
- * transport sees it; a `peer` is its counterpart on a server. To add a transport, start at
- * transport/transport.h.
+ * Words: a `call` is one request in flight; a `link` is one logical connection of a pool to one
+ * host, as a transport sees it; a `peer` is its counterpart on a server. To add a transport, start
+ * at transport/transport.h.
  */
 #ifndef PGE_ENGINE_ENGINE_H
 #define PGE_ENGINE_ENGINE_H
@@ -19,8 +19,9 @@ struct pge_engine {
     struct pge_json_scan scan;
     struct pge_buf scratch; /* valid until the next engine call */
     /*
-     * Every burst of callbacks (one read of one connection, one timer) runs inside one call of enter, so
-     * that the host can make it one protected entry. Calls fn(arg) exactly once. Entries nest.
+     * Every burst of callbacks (one read of one connection, one timer) runs inside one call of
+     * enter, so that the host can make it one protected entry. Calls fn(arg) exactly once. Entries
+     * nest.
      */
     void (*enter)(struct pge_engine *engine, void (*fn)(void *arg), void *arg);
     void *host; /* the host's, not looked at */

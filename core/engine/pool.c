@@ -1,8 +1,9 @@
 /*
  * pool.c - hosts x connections.
  *
- *   pick: the ready link with the fewest calls; all busy and room for more -> dial one more beside it
- *   dial: a host not in its back-off window, in turn; it fails -> the next one; all failed -> the waiting fail
+ *   pick: the ready link with the fewest calls; all busy and room for more -> dial one more beside
+ * it dial: a host not in its back-off window, in turn; it fails -> the next one; all failed -> the
+ * waiting fail
  */
 #include "engine/pool.h"
 
@@ -230,8 +231,8 @@ static void lose_connecting(struct loss *loss) {
     if (host->backoff.tries < FREE_TRIES)
         host->backoff.tries++;
     else
-        host->retry_at = pge_loop_now(pool->engine->loop) +
-                         pge_backoff_next(&host->backoff, pool->engine->loop);
+        host->retry_at =
+            pge_loop_now(pool->engine->loop) + pge_backoff_next(&host->backoff, pool->engine->loop);
     tell_error(pool, loss->message);
     if (pool->users == 0 || pool->waiting_count == 0 || pool->connecting || pool->ready)
         return; /* no users: on_error closed the last one, and its close fails those who wait */

@@ -1,6 +1,6 @@
 /*
- * pool.h - hosts x connections, shared by the clients whose options are equal; and the calls in flight.
- * What transports see of the client side is here too: struct pge_link and pge_link_*.
+ * pool.h - hosts x connections, shared by the clients whose options are equal; and the calls in
+ * flight. What transports see of the client side is here too: struct pge_link and pge_link_*.
  */
 #ifndef PGE_ENGINE_POOL_H
 #define PGE_ENGINE_POOL_H
@@ -13,10 +13,10 @@ enum { PGE_ID_LEN = 21, PGE_CALL_CHUNK = 64 };
 enum pge_call_kind { PGE_CALL_REQUEST, PGE_CALL_EVENT, PGE_CALL_CONNECT };
 
 struct pge_call {
-    struct pge_list of_client;   /* client->calls, or the pool's free list */
-    struct pge_list of_link;     /* link->calls, or pool->waiting while link is NULL */
-    struct pge_timer timer;      /* the earlier of silence and deadline */
-    struct pge_client *client;   /* NULL while free */
+    struct pge_list of_client; /* client->calls, or the pool's free list */
+    struct pge_list of_link;   /* link->calls, or pool->waiting while link is NULL */
+    struct pge_timer timer;    /* the earlier of silence and deadline */
+    struct pge_client *client; /* NULL while free */
     struct pge_link *link;
     const struct pge_call_events *events;
     void *arg;
@@ -96,8 +96,8 @@ struct pge_pool *pge_pool_acquire(struct pge_engine *engine, struct pge_pool_opt
 void pge_pool_release(struct pge_pool *pool);
 /* The ready link to use now; NULL: none. */
 struct pge_link *pge_pool_pick(struct pge_pool *pool);
-/* Sees to it that a link is on its way. 0, or UV_ECONNREFUSED with pool->last_error: every host failed
- * a moment ago. */
+/* Sees to it that a link is on its way. 0, or UV_ECONNREFUSED with pool->last_error: every host
+ * failed a moment ago. */
 int pge_pool_dial(struct pge_pool *pool);
 void pge_pool_close_links(struct pge_pool *pool);
 
@@ -123,10 +123,11 @@ void pge_call_unhold(struct pge_call *call, struct pge_link *link);
 
 /* It may be used now. */
 void pge_link_ready(struct pge_link *link);
-/* It could not connect, or broke: its calls fail with fault (CONNECT_FAILED before it was ready), and it is
- * closed. message is for people. */
+/* It could not connect, or broke: its calls fail with fault (CONNECT_FAILED before it was ready),
+ * and it is closed. message is for people. */
 void pge_link_lost(struct pge_link *link, enum pge_fault fault, const char *message);
-/* One JSON reply packet (nest-wire 1.6). 0, or UV_EPROTO: not JSON (engine->scan.error says why). */
+/* One JSON reply packet (nest-wire 1.6). 0, or UV_EPROTO: not JSON (engine->scan.error says why).
+ */
 int pge_link_packet(struct pge_link *link, struct pge_span packet);
 /* A reply for a call found otherwise. */
 void pge_link_reply(struct pge_call *call, enum pge_reply kind, struct pge_span body);

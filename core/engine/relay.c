@@ -1,4 +1,5 @@
-/* relay.c - request in, call out, packets back. The call never outlives its request: on_gone ends it. */
+/* relay.c - request in, call out, packets back. The call never outlives its request: on_gone ends
+ * it. */
 #include "engine/relay.h"
 
 #include <uv.h>
@@ -30,8 +31,7 @@ static const struct pge_call_events events = {on_packet, on_fail};
 
 void pge_relay_start(struct pge_request *request, struct pge_client *client,
                      const struct pge_message *m, uint64_t timeout_ms) {
-    struct pge_call_options options = {
-        .timeout_ms = timeout_ms, .events = &events, .arg = request};
+    struct pge_call_options options = {.timeout_ms = timeout_ms, .events = &events, .arg = request};
     struct pge_failure why;
     struct pge_call *call = pge_client_send(client, m, &options, &why);
     if (call)

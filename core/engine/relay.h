@@ -1,12 +1,13 @@
-/* relay.h - a server's request answered by a client: packets pass through untouched, failures as errors. */
+/* relay.h - a server's request answered by a client: packets pass through untouched, failures as
+ * errors. */
 #ifndef PGE_ENGINE_RELAY_H
 #define PGE_ENGINE_RELAY_H
 
 #include "engine/client.h"
 #include "engine/server.h"
 
-/* Sends m (borrowed for the call) and lets the replies answer request, whose user pointer it takes over.
- * A failure, at once or later, answers it too. */
+/* Sends m (borrowed for the call) and lets the replies answer request, whose user pointer it takes
+ * over. A failure, at once or later, answers it too. */
 void pge_relay_start(struct pge_request *request, struct pge_client *client,
                      const struct pge_message *m, uint64_t timeout_ms);
 

@@ -1,4 +1,5 @@
-/* request.c - the table of requests, and the replies to them: held to the end of the turn, sent, refused. */
+/* request.c - the table of requests, and the replies to them: held to the end of the turn, sent,
+ * refused. */
 #include <stdio.h>
 #include <uv.h>
 

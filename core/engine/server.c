@@ -8,8 +8,9 @@
 #include "net/tls.h"
 
 /*
- * A peer that closed its sending half may wait for answers this long (drain's default), and is asked this
- * often whether it is still there: a peer that closed altogether looks the same until something is written.
+ * A peer that closed its sending half may wait for answers this long (drain's default), and is
+ * asked this often whether it is still there: a peer that closed altogether looks the same until
+ * something is written.
  */
 enum { HALF_CLOSED_MS = 30000, PROBE_MS = 1000 };
 
@@ -29,7 +30,8 @@ static void explain_listen(const struct pge_server_options *o, int status,
                            struct pge_failure *why) {
     why->fault = PGE_LISTEN_FAILED;
     if (o->name)
-        snprintf(why->message, sizeof why->message, "listen %s local:%s", uv_err_name(status), o->name);
+        snprintf(why->message, sizeof why->message, "listen %s local:%s", uv_err_name(status),
+                 o->name);
     else if (o->path)
         snprintf(why->message, sizeof why->message, "listen %s %s", uv_err_name(status), o->path);
     else
@@ -270,7 +272,8 @@ static void on_tell_lost(struct pge_defer *defer) {
                               container_of(server->lost.next, struct pge_peer, lost));
 }
 
-/* The owner is told at the end of the turn: a reply that breaks a peer must not call back into it. */
+/* The owner is told at the end of the turn: a reply that breaks a peer must not call back into it.
+ */
 void pge_peer_lost(struct pge_peer *peer, enum pge_fault fault, const char *message) {
     struct pge_server *server = peer->server;
     if (!peer->is_closing) {

@@ -1,10 +1,12 @@
 /*
  * server.h - a message server: packets of its peers come in, go to on_message, and are answered.
  *
- *   peer --packet--> on_message(request) ... pge_request_reply(VALUE)* then LAST, END or ERROR --> peer
+ *   peer --packet--> on_message(request) ... pge_request_reply(VALUE)* then LAST, END or ERROR -->
+ * peer
  *
- * A VALUE is held until the end of the turn, so that an END in the same turn is merged into it as Nest
- * does (nest-wire 1.7). What transports see of the server side is here too: struct pge_peer, pge_peer_*.
+ * A VALUE is held until the end of the turn, so that an END in the same turn is merged into it as
+ * Nest does (nest-wire 1.7). What transports see of the server side is here too: struct pge_peer,
+ * pge_peer_*.
  */
 #ifndef PGE_ENGINE_SERVER_H
 #define PGE_ENGINE_SERVER_H
@@ -20,7 +22,7 @@ struct pge_request;
 /* What came in; everything is lent until on_message returns. */
 struct pge_inbound_message {
     struct pge_peer *peer;
-    struct pge_request *request; /* NULL: an event */
+    struct pge_request *request;             /* NULL: an event */
     struct pge_span pattern, data, metadata; /* JSON texts; p NULL: absent */
 };
 
@@ -29,10 +31,11 @@ enum { PGE_REQUEST_CHUNK = 64, PGE_REQUEST_SLOTS = 1 << 20 };
 
 struct pge_server_events {
     void (*on_message)(struct pge_server *server, const struct pge_inbound_message *m);
-    /* The peer left before the request was answered, or an earlier value was too large for it. The request
-     * is gone. */
+    /* The peer left before the request was answered, or an earlier value was too large for it. The
+     * request is gone. */
     void (*on_gone)(struct pge_server *server, struct pge_request *request);
-    /* A peer was cut off for breaking the protocol, or for not reading; or a value was too large for it. */
+    /* A peer was cut off for breaking the protocol, or for not reading; or a value was too large
+     * for it. */
     void (*on_fault)(struct pge_server *server, struct pge_peer *peer, enum pge_fault fault,
                      const char *message);
     /* After close or drain; the server is freed when it returns. */
@@ -70,15 +73,17 @@ void pge_server_drain(struct pge_server *server);
 /* All peers are cut (on_gone for their requests); then on_closed. */
 void pge_server_close(struct pge_server *server);
 
-/* A number below 2^53 that names a request for good; find gives NULL once it is answered or gone. */
+/* A number below 2^53 that names a request for good; find gives NULL once it is answered or gone.
+ */
 double pge_request_handle(const struct pge_request *request);
 struct pge_request *pge_server_request(struct pge_server *server, double handle);
 void **pge_request_user(struct pge_request *request); /* the owner's own pointer, NULL at first */
 struct pge_server *pge_request_server(const struct pge_request *request);
 struct pge_peer *pge_request_peer(const struct pge_request *request);
 
-/* body unset: no `response`. After LAST, END, ERROR the request is gone. 0; UV_EINVAL, UV_EILSEQ, UV_EMSGSIZE:
- * the body cannot be sent and the request still wants an end; UV_ENOMEM: the peer is cut. */
+/* body unset: no `response`. After LAST, END, ERROR the request is gone. 0; UV_EINVAL, UV_EILSEQ,
+ * UV_EMSGSIZE: the body cannot be sent and the request still wants an end; UV_ENOMEM: the peer is
+ * cut. */
 int pge_request_reply(struct pge_request *request, enum pge_reply kind,
                       const struct pge_payload *body);
 /* Nest's no-handler packet. The request is gone. */
@@ -98,10 +103,11 @@ struct pge_peer {
     bool is_closing;
     bool is_half_closed; /* it will send no more, but reads */
     bool is_paused;      /* not read from, until it reads */
-    struct pge_timer stall; /* no progress in writing; after a half close: the wait for its answers */
-    uint64_t taken;         /* what it had read when stall was armed */
-    uint64_t leave_at;      /* a half-closed peer is let go */
-    struct pge_list lost;   /* server->lost, until the owner is told */
+    struct pge_timer
+        stall;            /* no progress in writing; after a half close: the wait for its answers */
+    uint64_t taken;       /* what it had read when stall was armed */
+    uint64_t leave_at;    /* a half-closed peer is let go */
+    struct pge_list lost; /* server->lost, until the owner is told */
     enum pge_fault fault;
     char why[200];
     char name[72]; /* of a lost peer: its socket no longer tells */
@@ -123,7 +129,7 @@ void pge_peer_closed(struct pge_peer *peer);
 void pge_server_stopped(struct pge_server *server);
 
 struct pge_request {
-    struct pge_list node; /* peer->requests, or the server's free list */
+    struct pge_list node;      /* peer->requests, or the server's free list */
     struct pge_list held_node; /* server->holding while a value is held */
     struct pge_peer *peer;     /* NULL while free */
     uint32_t slot, generation;
@@ -162,7 +168,8 @@ void pge_request_release(struct pge_request *request);
 void pge_server_flush_held(struct pge_defer *defer);
 /* From now on the peer has to read something within the write timeout. */
 void pge_peer_watch_writing(struct pge_peer *peer);
-/* Closes a peer that is owed nothing, after its output is written; the stall timer bounds the wait. */
+/* Closes a peer that is owed nothing, after its output is written; the stall timer bounds the wait.
+ */
 void pge_peer_finish(struct pge_peer *peer);
 
 #endif

@@ -32,11 +32,17 @@ static bool is(unsigned char c, unsigned mask) {
     return ((c < 128 ? classes[c] : TEXT) & mask) != 0;
 }
 
-bool pge_http_is_token(unsigned char c) { return is(c, TOKEN); }
+bool pge_http_is_token(unsigned char c) {
+    return is(c, TOKEN);
+}
 
-bool pge_http_is_text(unsigned char c) { return is(c, TEXT); }
+bool pge_http_is_text(unsigned char c) {
+    return is(c, TEXT);
+}
 
-bool pge_http_is_host(unsigned char c) { return is(c, HOST); }
+bool pge_http_is_host(unsigned char c) {
+    return is(c, HOST);
+}
 
 int pge_http_hex(char c) {
     if (c >= '0' && c <= '9')
@@ -59,7 +65,9 @@ static bool equals(struct pge_span span, const char *text) {
     return span.n == strlen(text) && strncasecmp(span.p, text, span.n) == 0;
 }
 
-static bool is_blank(char c) { return c == ' ' || c == '\t'; }
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
 
 static struct pge_span trim(struct pge_span s) {
     while (s.n && is_blank(s.p[0])) {

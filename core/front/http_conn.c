@@ -25,7 +25,9 @@ static size_t queued(const struct pge_http_conn *c) {
     return pge_conn_queued(c->conn) + pge_buf_len(&c->late);
 }
 
-static bool is_stuffed(const struct pge_http_conn *c) { return queued(c) > STUFFED_BYTES; }
+static bool is_stuffed(const struct pge_http_conn *c) {
+    return queued(c) > STUFFED_BYTES;
+}
 
 static void wait_for(struct pge_http_conn *c, enum pge_http_wait wait, uint64_t ms) {
     c->wait = wait;

@@ -37,7 +37,9 @@ static bool is_ours(const struct head *head, struct pge_span name) {
            (head->retry_after_s >= 0 && equals(name, "retry-after"));
 }
 
-static void put(struct pge_buf *out, const char *text) { pge_buf_append(out, text, strlen(text)); }
+static void put(struct pge_buf *out, const char *text) {
+    pge_buf_append(out, text, strlen(text));
+}
 
 static void put_field(struct pge_buf *out, struct pge_span name, struct pge_span value) {
     pge_buf_append(out, name.p, name.n);
@@ -133,7 +135,9 @@ static int check(const struct pge_http_request *req, const struct head *head) {
 }
 
 /* RFC 9110 6.4.1, 15.3.6: statuses whose replies have no body. */
-static bool is_bodiless(int status) { return status == 204 || status == 205 || status == 304; }
+static bool is_bodiless(int status) {
+    return status == 204 || status == 205 || status == 304;
+}
 
 static int reply(struct pge_http_request *req, struct head *head, struct pge_span body) {
     struct pge_http_conn *c = conn_of(req);

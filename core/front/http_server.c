@@ -81,7 +81,9 @@ struct pge_http_server *pge_http_server_open(struct pge_loop *loop, const struct
     return NULL;
 }
 
-void *pge_http_server_owner(const struct pge_http_server *server) { return server->owner; }
+void *pge_http_server_owner(const struct pge_http_server *server) {
+    return server->owner;
+}
 
 void pge_http_server_address(const struct pge_http_server *server, char *out, size_t size) {
     if (server->listener)
@@ -151,7 +153,9 @@ void pge_http_request_peer(const struct pge_http_request *req, char *out, size_t
     pge_conn_peer(conn_of(req)->conn, out, size);
 }
 
-void **pge_http_request_user(struct pge_http_request *req) { return &req->user; }
+void **pge_http_request_user(struct pge_http_request *req) {
+    return &req->user;
+}
 
 struct pge_span pge_http_request_header(const struct pge_http_request *req, const char *name) {
     const struct pge_http_message *m = &req->parse.message;

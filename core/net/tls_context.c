@@ -25,7 +25,8 @@ struct why {
     size_t size;
 };
 
-/* The first error is the cause, the later ones what came of it. pem: named when it is a file; may be NULL. */
+/* The first error is the cause, the later ones what came of it. pem: named when it is a file; may
+ * be NULL. */
 static int complain(const struct why *why, const char *what, const char *pem) {
     unsigned long code = ERR_get_error();
     const char *reason = ERR_GET_LIB(code) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(code))

@@ -1,6 +1,6 @@
 /*
- * local.c - clients and servers in one process, found by name. The packets are TCP's, without frames or
- * sockets: what is sent in one turn arrives at its end.
+ * local.c - clients and servers in one process, found by name. The packets are TCP's, without
+ * frames or sockets: what is sent in one turn arrives at its end.
  *
  *   link --"LEN packet LEN packet"--> peer.inbox      peer --> link.inbox
  */
@@ -12,8 +12,8 @@
 #include "transport/packet.h"
 
 struct local_end {
-    struct pge_buf inbox;    /* size_t length, packet, ...: to be delivered at the end of the turn */
-    struct pge_buf reading;  /* being delivered */
+    struct pge_buf inbox;   /* size_t length, packet, ...: to be delivered at the end of the turn */
+    struct pge_buf reading; /* being delivered */
     struct pge_defer turn;
     bool is_over; /* the owner let go: the next turn says the last word */
 };
@@ -238,7 +238,8 @@ static void pause_server(struct pge_server *server, bool paused) {
 }
 
 static void unserve(struct pge_server *server) {
-    pge_server_stopped(server); /* nothing to wait for; on_closed still comes at the end of the turn */
+    pge_server_stopped(
+        server); /* nothing to wait for; on_closed still comes at the end of the turn */
 }
 
 static void address(const struct pge_server *server, char *out, size_t size) {

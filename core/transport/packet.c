@@ -1,4 +1,5 @@
-/* packet.c - writing Nest's JSON packets. Memory is reserved piece by piece; a failure rolls back. */
+/* packet.c - writing Nest's JSON packets. Memory is reserved piece by piece; a failure rolls back.
+ */
 #include "transport/packet.h"
 
 #include <uv.h>
@@ -73,8 +74,9 @@ int pge_packet_reply(struct pge_buf *out, struct pge_span id, enum pge_reply kin
 }
 
 int pge_packet_no_handler(struct pge_buf *out, struct pge_span id) {
-    static const char tail[] = ",\"status\":\"error\",\"err\":\"There is no matching message handler "
-                               "defined in the remote service.\"}";
+    static const char tail[] =
+        ",\"status\":\"error\",\"err\":\"There is no matching message handler "
+        "defined in the remote service.\"}";
     int status = pge_buf_reserve(out, id.n + sizeof tail + 8);
     if (status < 0)
         return status;

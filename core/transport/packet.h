@@ -1,4 +1,5 @@
-/* packet.h - Nest's JSON packets (nest-wire 1.1), as TCP, local, Redis, NATS, MQTT and RabbitMQ carry them. */
+/* packet.h - Nest's JSON packets (nest-wire 1.1), as TCP, local, Redis, NATS, MQTT and RabbitMQ
+ * carry them. */
 #ifndef PGE_TRANSPORT_PACKET_H
 #define PGE_TRANSPORT_PACKET_H
 

@@ -3,6 +3,8 @@
 local errors = require("perigee.errors")
 local url_of = require("perigee.url")
 
+local MAX_HOSTS, MAX_CONNECTIONS = 64, 64 -- as core/engine/client.h
+
 local TLS = { ca = "string", cert = "string", key = "string", server_name = "string", verify = "boolean" }
 
 local function fail(...)
@@ -45,6 +47,9 @@ local check = {
   end,
   ["function"] = function(value) return type(value) == "function" and value or nil, "a function" end,
   count = function(value) return integer(value, 1, 2 ^ 31 - 1), "a whole number from 1" end,
+  connections = function(value)
+    return integer(value, 1, MAX_CONNECTIONS), ("a whole number from 1 to %d"):format(MAX_CONNECTIONS)
+  end,
   size = function(value) return integer(value, 0, 2 ^ 31 - 1), "a whole number from 0" end,
   port = port_from(1),
   listen_port = port_from(0),
@@ -66,7 +71,9 @@ end
 
 -- { "a:3001", "[::1]:3001", { host =, port = }, { path = } }
 function check.hosts(value)
-  if type(value) ~= "table" or #value == 0 then return nil, "a list of hosts" end
+  if type(value) ~= "table" or #value == 0 or #value > MAX_HOSTS then
+    return nil, ("a list of 1 to %d hosts"):format(MAX_HOSTS)
+  end
   local list = {}
   for i, item in ipairs(value) do
     if type(item) == "string" then

@@ -97,7 +97,7 @@ local function from_text(name, text, option)
     if text == "true" then return true end
     if text == "false" then return false end
   end
-  if kind == "ms" or kind == "ms_or_off" or kind == "count" or kind == "size" then
+  if kind == "ms" or kind == "ms_or_off" or kind == "count" or kind == "size" or kind == "connections" then
     local number = text:find("^%d+$") and tonumber(text)
     if not number then fail("option '%s' must be a number, not %q", name, text) end
     return number

@@ -1,6 +1,6 @@
 /*
- * engine_test.c - pools, calls, relays and servers, over the local transport and over one made here whose
- * links do what the test says. Freed memory is poisoned, so that a late look at it shows.
+ * engine_test.c - pools, calls, relays and servers, over the local transport and over one made here
+ * whose links do what the test says. Freed memory is poisoned, so that a late look at it shows.
  */
 #include "net_support.h"
 
@@ -76,7 +76,8 @@ static void world_free(struct world *w) {
 
 static void on_packet(struct pge_call *call, enum pge_reply kind, struct pge_span body) {
     static const char *const names[] = {"value", "last", "end", "error", "foreign"};
-    note(pge_call_arg(call), "%s %.*s;", names[kind], (int)(body.n < 60 ? body.n : 60), body.p ? body.p : "");
+    note(pge_call_arg(call), "%s %.*s;", names[kind], (int)(body.n < 60 ? body.n : 60),
+         body.p ? body.p : "");
 }
 
 static void on_fail(struct pge_call *call, enum pge_fault fault, const char *message) {
@@ -136,14 +137,15 @@ static struct pge_client *local_client(struct world *w, const char *name) {
 }
 
 static struct pge_message message_of(const char *pattern, const char *data) {
-    return (struct pge_message){.pattern = {pattern, strlen(pattern)}, .data.json = {data, strlen(data)}};
+    return (struct pge_message){.pattern = {pattern, strlen(pattern)},
+                                .data.json = {data, strlen(data)}};
 }
 
 static struct pge_call *ask_with(struct world *w, struct pge_client *client, uint64_t timeout_ms,
-                                  uint64_t deadline_ms) {
+                                 uint64_t deadline_ms) {
     struct pge_message m = message_of("\"p\"", "1");
-    struct pge_call_options options = {.timeout_ms = timeout_ms, .deadline_ms = deadline_ms,
-                                       .events = &call_events, .arg = w};
+    struct pge_call_options options = {
+        .timeout_ms = timeout_ms, .deadline_ms = deadline_ms, .events = &call_events, .arg = w};
     struct pge_failure why;
     struct pge_call *call = pge_client_send(client, &m, &options, &why);
     if (!call)
@@ -185,7 +187,8 @@ static void on_server_closed(struct pge_server *server) {
         w->back_server = NULL;
 }
 
-static const struct pge_server_events server_events = {on_message, on_gone, on_fault, on_server_closed};
+static const struct pge_server_events server_events = {on_message, on_gone, on_fault,
+                                                       on_server_closed};
 
 static struct pge_server_options server_options(const char *name, size_t max_queued) {
     return (struct pge_server_options){
@@ -343,7 +346,8 @@ static int make(void *arg, struct pge_span id, struct pge_buf *out) {
         pge_client_close(maker->w->client);
     else
         ask(maker->w, maker->w->client);
-    snprintf(packet, sizeof packet, "{\"pattern\":\"made\",\"data\":2,\"id\":\"%.*s\"}", (int)id.n, id.p);
+    snprintf(packet, sizeof packet, "{\"pattern\":\"made\",\"data\":2,\"id\":\"%.*s\"}", (int)id.n,
+             id.p);
     return pge_buf_append(out, packet, strlen(packet));
 }
 
@@ -554,7 +558,8 @@ static void test_relay_of_freed_client_and_peer(void **state) {
     assert_int_equal(w->server->pending, 0);
 }
 
-/* A relayed value the peer cannot take: its call ended, and nothing of it reached another request. */
+/* A relayed value the peer cannot take: its call ended, and nothing of it reached another request.
+ */
 static void test_relay_too_large(void **state) {
     struct world *w = *state;
     char large[300];

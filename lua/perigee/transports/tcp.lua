@@ -31,7 +31,7 @@ return {
   client = with({
     port = { type = "port", default = 3000 },
     hosts = { type = "hosts" },
-    connections = { type = "count", default = 1 },
+    connections = { type = "connections", default = 1 },
     connect_timeout = { type = "ms", default = 2000 },
     max_pending = { type = "count", default = 65536 },
     max_waiting = { type = "count", default = 1024 },
