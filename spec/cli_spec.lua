@@ -309,7 +309,7 @@ describe("perigee serve", function()
       script(APP .. 'app:get("/a", function() return "a" end)\napp:listen("http://127.0.0.1:0")\nreturn app'),
       script(APP .. 'app:get("/b", function() return "b" end)\napp:message("m", function() return 1 end)\n'
         .. 'app:listen("http://127.0.0.1:0")\nreturn app'), -- the same URL: the same listener
-      "--listen", "http://localhost:0", "--listen=tcp://127.0.0.1:0",
+      "--listen", "http://0.0.0.0:0", "--listen=tcp://127.0.0.1:0",
     })
     local urls = program.urls(child, 3)
     for i = 1, 2 do
