@@ -157,7 +157,10 @@ end
 ---@param opts? perigee.CallOptions
 ---@return perigee.Reply
 function Client:send(pattern, data, opts)
-  return reply.new(source, { client = self, pattern = pattern, data = data, opts = opts }, true)
+  -- `source`, `state` and `slot` are the Reply's: named here, the table is made with room for them.
+  return reply.adopt({
+    client = self, pattern = pattern, data = data, opts = opts, source = source, state = false, slot = false,
+  }, source)
 end
 
 local function on_emitted(target, kind, code, message)

@@ -23,6 +23,16 @@ function entry.compose(middleware, handler)
   return fn
 end
 
+--- Whether the handler looks at its second parameter: where nothing does, no context is made.
+---@param middleware function[]
+---@param handler any
+---@return boolean
+function entry.takes_context(middleware, handler)
+  if #middleware > 0 or type(handler) ~= "function" then return true end
+  local info = debug.getinfo(handler, "u")
+  return info.nparams == nil or info.isvararg or info.nparams > 1
+end
+
 -- Nobody looks at the values of a Reply that comes straight from a client: they stay undecoded.
 local function settings(answer)
   local state = answer.state

@@ -46,6 +46,7 @@ local function make_router(apps)
       local plain = #app.middleware == 0
       routes:add(route.method, route.path, {
         fn = entry.compose(app.middleware, route.handler),
+        takes_context = entry.takes_context(app.middleware, route.handler),
         to = plain and response.is_to(route.handler) and route.handler or nil,
         on_error = function(code, message) log.warn("%s %s: %s: %s", route.method, route.path, code, message) end,
       }, route.where)

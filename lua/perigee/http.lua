@@ -178,8 +178,13 @@ function Exchange:ended(ok, result)
 end
 
 function Http:run(route, req)
-  local ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
-  local exchange = setmetatable({ http = self, number = req.number, req = req, ctx = ctx, closed = false }, Exchange)
+  local ctx
+  if route.handler.takes_context then
+    ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
+  end
+  local exchange = setmetatable({
+    http = self, number = req.number, req = req, ctx = ctx, closed = false, work = false,
+  }, Exchange)
   self.running[req.number % SLOTS] = exchange
   local task = scheduler.start(exchange, route.handler.fn, req, ctx)
   if not exchange.closed and not exchange.work then exchange.work = task end
@@ -211,7 +216,7 @@ end
 function Http:aborted(number)
   local exchange = self.running[number % SLOTS]
   if not exchange or exchange.number ~= number then return end
-  exchange.ctx.cancelled = true
+  if exchange.ctx then exchange.ctx.cancelled = true end
   self.running[number % SLOTS] = nil
   local work = exchange.work
   if work == exchange then return exchange:cancel() end

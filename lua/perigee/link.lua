@@ -108,7 +108,10 @@ end
 ---@return fun(observer: table, ctx: table?, state: table): table
 local function through(links)
   return function(observer, ctx, state)
-    local link = setmetatable({ down = observer, state = state, closed = false }, links)
+    local link = setmetatable({
+      down = observer, state = state, closed = false,
+      upstream = false, upstream_a = false, upstream_b = false, -- room for what connect sets: it need not grow
+    }, links)
     if links.open then ctx = link:open(ctx) end
     connect(state.up, link, ctx)
     return link

@@ -35,6 +35,16 @@ local function new(source, state, warn_unasked)
   return reply
 end
 
+--- The same without a second table: the state becomes the Reply, which is handed to the source as its own state.
+---@param state table without fields `source`, `state` and `slot`
+---@param source fun(observer: table, ctx: table?, state: table): any
+---@return perigee.Reply
+local function adopt(state, source)
+  state.source, state.state = source, state
+  unasked.add(state)
+  return setmetatable(state, Reply)
+end
+
 ---@private
 Reply._asked = unasked.asked
 
@@ -69,7 +79,11 @@ end
 ---@return any
 function Reply:await()
   local waiter = scheduler.acquire()
-  local observer = setmetatable({ waiter = waiter, closed = false, ok = false, value = nil }, Awaiting)
+  local observer = setmetatable({
+    waiter = waiter, closed = false, ok = false, value = false,
+    upstream = false, upstream_a = false, upstream_b = false, -- room for what link.connect sets: it need not grow
+  }, Awaiting)
+  observer.value = nil
   connect(self, observer)
   local ok, value = observer.ok, observer.value
   if not observer.closed then ok, value = scheduler.suspend(waiter, observer.cancel, observer) end
@@ -243,4 +257,4 @@ function Reply:values()
   return values.new(self)
 end
 
-return { new = new, is = is }
+return { new = new, adopt = adopt, is = is }

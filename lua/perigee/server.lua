@@ -145,7 +145,9 @@ end
 
 function Server:request(handler, req, pattern, data, metadata)
   local ctx = context_of(self, req, pattern, data, metadata)
-  local call = setmetatable({ server = self, req = req, handler = handler, ctx = ctx, closed = false }, Call)
+  local call = setmetatable({
+    server = self, req = req, handler = handler, ctx = ctx, closed = false, work = false,
+  }, Call)
   local value, message = decode(data)
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
   self.running[req % SLOTS] = call
