@@ -118,3 +118,16 @@ describe("all scripts", function()
     assert.are.equal(0, (program.run({ "check", "scripts/proxy.lua" })))
   end)
 end)
+
+describe("scripts/demo.lua", function()
+  -- Ports differ in each run, and with them the widths of the columns.
+  local function plain(text)
+    return (text:gsub(":%d+(%s)", ":PORT%1"):gsub(" +", " "):gsub("\n$", ""))
+  end
+
+  it("starts billing and the gateway, posts the order, prints the invoice, and ends", function()
+    local code, out, err = program.run({ "run", "scripts/demo.lua" })
+    assert.are.same({ 0, "" }, { code, err })
+    assert.are.equal(plain(promised("scripts/demo.lua", "perigee run scripts/demo.lua")), plain(out))
+  end)
+end)
