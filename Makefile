@@ -83,8 +83,10 @@ ASAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize
 
 ## fuzz     every fuzz target for FUZZ_SECONDS (5)
 FUZZ_SECONDS ?= 5
-fuzz: $(FUZZ)
-	@for f in $^; do mkdir -p $(BUILD)/corpus/$$(basename $$f); \
+fuzz:
+	@sh spec/support/packages lint
+	@$(MAKE) --no-print-directory $(FUZZ)
+	@for f in $(FUZZ); do mkdir -p $(BUILD)/corpus/$$(basename $$f); \
 	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=512 -verbosity=0 -print_final_stats=0 \
 	  $(BUILD)/corpus/$$(basename $$f) || exit 1; done
 
