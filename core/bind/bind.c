@@ -443,6 +443,8 @@ int luaopen_perigee_core(lua_State *L) {
     add(L, bind, "hooks", core_hooks);
     add(L, bind, "turn", core_turn);
     add(L, bind, "caller", core_caller);
+    lua_pushinteger(L, PGE_REQUEST_SLOTS);
+    lua_setfield(L, -2, "SLOTS");
     pge_lua_json(L);
     pge_lua_timer(L, bind);
     pge_lua_client(L, bind);

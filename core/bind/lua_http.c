@@ -13,7 +13,7 @@
 
 #define CLASS "perigee.core.http"
 
-enum { CHUNK = 64, SLOTS = 1 << 20 };
+enum { CHUNK = 64 };
 
 struct pge_lua_http *pge_lua_http_check(lua_State *L) {
     return luaL_checkudata(L, 1, CLASS);
@@ -22,28 +22,35 @@ struct pge_lua_http *pge_lua_http_check(lua_State *L) {
 /* ---- slots ---- */
 
 static double handle_of(const struct pge_lua_http_slot *slot) {
-    return (double)slot->generation * SLOTS + slot->index;
+    return (double)slot->generation * PGE_REQUEST_SLOTS + slot->index;
+}
+
+/* One more chunk of free slots. 0, UV_ENOMEM, UV_ENOBUFS. */
+static int slots_grow(struct pge_lua_http *h) {
+    if (h->chunk_count * CHUNK >= PGE_REQUEST_SLOTS)
+        return UV_ENOBUFS;
+    struct pge_lua_http_slot **chunks =
+        pge_realloc(h->chunks, (h->chunk_count + 1) * sizeof *chunks);
+    if (!chunks)
+        return UV_ENOMEM;
+    h->chunks = chunks;
+    struct pge_lua_http_slot *chunk = pge_calloc(CHUNK, sizeof *chunk);
+    if (!chunk)
+        return UV_ENOMEM;
+    for (unsigned i = 0; i < CHUNK; i++) {
+        chunk[i].index = h->chunk_count * CHUNK + i;
+        chunk[i].owner = h;
+        chunk[i].on_error_ref = LUA_NOREF;
+        pge_list_push(&h->free, &chunk[i].node);
+    }
+    chunks[h->chunk_count++] = chunk;
+    return 0;
 }
 
 static struct pge_lua_http_slot *slot_acquire(struct pge_lua_http *h,
                                               struct pge_http_request *req) {
-    if (pge_list_is_empty(&h->free)) {
-        struct pge_lua_http_slot **chunks =
-            pge_realloc(h->chunks, (h->chunk_count + 1) * sizeof *chunks);
-        if (!chunks || h->chunk_count * CHUNK >= SLOTS)
-            return NULL;
-        h->chunks = chunks;
-        struct pge_lua_http_slot *chunk = pge_calloc(CHUNK, sizeof *chunk);
-        if (!chunk)
-            return NULL;
-        for (unsigned i = 0; i < CHUNK; i++) {
-            chunk[i].index = h->chunk_count * CHUNK + i;
-            chunk[i].owner = h;
-            chunk[i].on_error_ref = LUA_NOREF;
-            pge_list_push(&h->free, &chunk[i].node);
-        }
-        chunks[h->chunk_count++] = chunk;
-    }
+    if (pge_list_is_empty(&h->free) && slots_grow(h) < 0)
+        return NULL;
     struct pge_lua_http_slot *slot = container_of(h->free.next, struct pge_lua_http_slot, node);
     pge_list_remove(&slot->node);
     slot->generation++;
@@ -62,10 +69,10 @@ void pge_lua_http_slot_release(struct pge_lua_http_slot *slot) {
 struct pge_lua_http_slot *pge_lua_http_slot_check(lua_State *L, struct pge_lua_http *h) {
     double handle = luaL_checknumber(L, 2);
     uint64_t bits = handle >= 0 && handle < 0x1p52 ? (uint64_t)handle : UINT64_MAX;
-    uint32_t index = (uint32_t)(bits % SLOTS);
+    uint32_t index = (uint32_t)(bits % PGE_REQUEST_SLOTS);
     if (h->server && index / CHUNK < h->chunk_count) {
         struct pge_lua_http_slot *slot = &h->chunks[index / CHUNK][index % CHUNK];
-        if (slot->forward.req && slot->generation == bits / SLOTS)
+        if (slot->forward.req && slot->generation == bits / PGE_REQUEST_SLOTS)
             return slot;
     }
     lua_pushnil(L);

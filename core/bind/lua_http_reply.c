@@ -94,42 +94,49 @@ static int replied(lua_State *L, struct pge_lua_http_slot *slot, int status, boo
     return 1;
 }
 
-static int too_many(lua_State *L) {
-    lua_pushnil(L);
-    lua_pushliteral(L, "too many response headers");
-    return 2;
+/* What every reply begins with: the request at 2, the status at 3, headers at some index. */
+struct answer {
+    struct pge_lua_http_slot *slot;
+    int status;
+    unsigned n;
+    struct pge_http_header headers[MAX_HEADERS];
+};
+
+/* Pads the stack to args and reads headers at idx. False: nil and why were pushed. */
+static bool begin_answer(lua_State *L, int args, int idx, bool json, struct answer *a) {
+    struct pge_lua_http *h = pge_lua_http_check(L);
+    lua_settop(L, args);
+    a->status = (int)luaL_checkinteger(L, 3);
+    int n = read_headers(L, h, idx, json, a->headers);
+    a->slot = pge_lua_http_slot_check(L, h);
+    if (!a->slot)
+        return false;
+    if (n < 0) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "too many response headers");
+        return false;
+    }
+    a->n = (unsigned)n;
+    return true;
 }
 
 int pge_lua_http_reply(lua_State *L) {
-    struct pge_lua_http *h = pge_lua_http_check(L);
-    lua_settop(L, 5);
-    struct pge_http_header headers[MAX_HEADERS];
-    int n = read_headers(L, h, 4, false, headers);
-    struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, h);
-    if (!slot)
+    struct answer a;
+    if (!begin_answer(L, 5, 4, false, &a))
         return 2;
-    if (n < 0)
-        return too_many(L);
     struct pge_span body = {0};
     if (!lua_isnil(L, 5))
         body.p = luaL_checklstring(L, 5, &body.n);
-    int status =
-        pge_http_reply(slot->forward.req, (int)luaL_checkinteger(L, 3), headers, (unsigned)n, body);
-    return replied(L, slot, status, true);
+    int status = pge_http_reply(a.slot->forward.req, a.status, a.headers, a.n, body);
+    return replied(L, a.slot, status, true);
 }
 
 /* The body is encoded into the engine's scratch buffer and copied out from there. */
 int pge_lua_http_reply_json(lua_State *L) {
-    struct pge_lua_http *h = pge_lua_http_check(L);
-    lua_settop(L, 5);
-    struct pge_http_header headers[MAX_HEADERS];
-    int n = read_headers(L, h, 4, true, headers);
-    struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, h);
-    if (!slot)
+    struct answer a;
+    if (!begin_answer(L, 5, 4, true, &a))
         return 2;
-    if (n < 0)
-        return too_many(L);
-    struct pge_buf *scratch = &h->box.bind->engine.scratch;
+    struct pge_buf *scratch = &a.slot->owner->box.bind->engine.scratch;
     char err[PGE_LUA_JSON_ERROR_MAX];
     pge_buf_clear(scratch);
     pge_buf_trim(scratch, PGE_READ_SIZE);
@@ -139,44 +146,30 @@ int pge_lua_http_reply_json(lua_State *L) {
         return 2;
     }
     struct pge_span body = {pge_buf_head(scratch), pge_buf_len(scratch)};
-    int status =
-        pge_http_reply(slot->forward.req, (int)luaL_checkinteger(L, 3), headers, (unsigned)n, body);
-    return replied(L, slot, status, true);
+    int status = pge_http_reply(a.slot->forward.req, a.status, a.headers, a.n, body);
+    return replied(L, a.slot, status, true);
 }
 
 /* problem(req, status, detail, retry_after, headers) */
 int pge_lua_http_problem(lua_State *L) {
-    struct pge_lua_http *h = pge_lua_http_check(L);
-    lua_settop(L, 6);
-    struct pge_http_header headers[MAX_HEADERS];
-    int n = read_headers(L, h, 6, false, headers);
-    struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, h);
-    if (!slot)
+    struct answer a;
+    if (!begin_answer(L, 6, 6, false, &a))
         return 2;
-    if (n < 0)
-        return too_many(L);
     struct pge_span detail = {0};
     if (!lua_isnil(L, 4))
         detail.p = luaL_checklstring(L, 4, &detail.n);
     int retry = lua_isnil(L, 5) ? -1 : (int)luaL_checkinteger(L, 5);
-    int status = pge_http_reply_problem(slot->forward.req, (int)luaL_checkinteger(L, 3), detail,
-                                        retry, headers, (unsigned)n);
-    return replied(L, slot, status, true);
+    int status =
+        pge_http_reply_problem(a.slot->forward.req, a.status, detail, retry, a.headers, a.n);
+    return replied(L, a.slot, status, true);
 }
 
 int pge_lua_http_begin(lua_State *L) {
-    struct pge_lua_http *h = pge_lua_http_check(L);
-    lua_settop(L, 4);
-    struct pge_http_header headers[MAX_HEADERS];
-    int n = read_headers(L, h, 4, false, headers);
-    struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, h);
-    if (!slot)
+    struct answer a;
+    if (!begin_answer(L, 4, 4, false, &a))
         return 2;
-    if (n < 0)
-        return too_many(L);
-    int status =
-        pge_http_reply_begin(slot->forward.req, (int)luaL_checkinteger(L, 3), headers, (unsigned)n);
-    return replied(L, slot, status, false);
+    int status = pge_http_reply_begin(a.slot->forward.req, a.status, a.headers, a.n);
+    return replied(L, a.slot, status, false);
 }
 
 int pge_lua_http_chunk(lua_State *L) {

@@ -86,10 +86,6 @@ void **pge_request_user(struct pge_request *request) {
     return &request->user;
 }
 
-struct pge_server *pge_request_server(const struct pge_request *request) {
-    return request->peer->server;
-}
-
 struct pge_peer *pge_request_peer(const struct pge_request *request) {
     return request->peer;
 }

@@ -78,7 +78,6 @@ void pge_server_close(struct pge_server *server);
 double pge_request_handle(const struct pge_request *request);
 struct pge_request *pge_server_request(struct pge_server *server, double handle);
 void **pge_request_user(struct pge_request *request); /* the owner's own pointer, NULL at first */
-struct pge_server *pge_request_server(const struct pge_request *request);
 struct pge_peer *pge_request_peer(const struct pge_request *request);
 
 /* body unset: no `response`. After LAST, END, ERROR the request is gone. 0; UV_EINVAL, UV_EILSEQ,

@@ -6,9 +6,9 @@
  *   client: engine/client -> engine/pool -> ops->send(link)   ops reports by pge_link_*
  *   server: engine/server -> ops->reply(peer)                 ops reports by pge_peer_*
  *
- * To add one: a file here with a const struct pge_transport, a line in list.c, an options table in
- * lua/perigee/transports, a line in spec/interop. Most can use packet.h for the JSON and
- * stream_link.h for the connection.
+ * To add one: a file here with a const struct pge_transport (or one per role, as tcp has), its
+ * extern line below, a line in list.c, an options table in lua/perigee/transports, a line in
+ * spec/interop. Most can use packet.h for the JSON.
  */
 #ifndef PGE_TRANSPORT_TRANSPORT_H
 #define PGE_TRANSPORT_TRANSPORT_H

@@ -19,6 +19,20 @@ function core.timer(ms, fn) end
 local timer = {}
 function timer:cancel() end
 
+---The innermost frames without a table: debug.getinfo(level, "fl").
+---@param level integer
+---@return function? func nil: no such level
+---@return integer? line
+function core.caller(level) end
+
+---Called around each entry from C, and with what a callback raised (with its traceback).
+---@param hooks { enter: fun(), leave: fun(), fault: fun(message: string) }
+function core.hooks(hooks) end
+
+---Runs the end of a turn now.
+---@return boolean open whether anything of ours is still open
+function core.turn() end
+
 -- JSON ----------------------------------------------------------------------
 
 core.null = nil ---@type lightuserdata cjson.null
@@ -40,6 +54,12 @@ function core.json_decode(text) end
 ---@return boolean ok
 ---@return string? message
 function core.json_check(text) end
+
+---Wraps text that is valid JSON.
+---@param text string
+---@return table? slice
+---@return string? message
+function core.slice(text) end
 
 ---Nest's route of a pattern (nest-wire 1.3).
 ---@param json string JSON text of the pattern
@@ -89,7 +109,7 @@ local client = {}
 ---Sends a request. on_packet(observer, kind, value, message) follows, never before send returns:
 ---VALUE value | LAST value | END | ERROR err (decoded) | FAIL code, message. After LAST, END, ERROR, FAIL nothing more comes.
 ---An absent `response` arrives as core.null.
----@param pattern string JSON text
+---@param pattern string|table JSON text, or a table to encode
 ---@param data any value to encode, or a slice
 ---@param observer any handed back; kept alive by the call
 ---@param on_packet fun(observer: any, kind: integer, value: any, message: string?)
@@ -102,25 +122,44 @@ local client = {}
 ---@return string? message
 function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata) end
 
----Sends an event. on_done(observer, code?, message?) when handed to the wire.
+---Sends an event. done: it was handed to the wire; else on_packet(observer, END) or (observer, FAIL, code, message)
+---follows.
 ---@return boolean? ok
----@return string? code
+---@return boolean|string done or code
 ---@return string? message
-function client:emit(pattern, data, observer, on_done, metadata) end
+function client:emit(pattern, data, observer, on_packet, metadata) end
 
----Sends a whole packet made elsewhere (custom serialisers); make(id) returns the value to put on the wire.
+---For custom serialisers: send and emit of a packet made elsewhere; make(id) returns the value for the wire, id is nil
+---for an event. Results and callbacks as those of send and emit.
+---@param make fun(id: string?): any
+function client:send_made(make, observer, on_packet, timeout_ms, deadline_ms) end
+function client:emit_made(make, observer, on_packet) end
+
+---For custom deserialisers (option raw_packets: on_event("packet", text)): who waits for that id; last ends the call.
+---@param id string
+---@param last boolean
+---@return function? on_packet nil: nobody
+---@return any observer
+function client:take(id, last) end
+
 ---Forgets the call: nothing is called for it any more.
 ---@param call integer
 function client:cancel(call) end
 
----on_done(code?, message?) once one connection is open, or could not be opened.
-function client:connect(on_done) end
+---Opens one connection unless one is open. Results and callback as those of emit.
+---@return boolean? ok
+---@return boolean|string done or code
+---@return string? message
+function client:connect(observer, on_packet) end
 
 ---Fails what is pending with CONNECTION_CLOSED; on_done() after the last handle has closed.
 function client:close(on_done) end
 
 ---@return { state: string, hosts: { address: string, state: string, pending: integer, connections: integer }[], late_replies: integer }
 function client:status() end
+
+---A request's number is generation * SLOTS + slot.
+core.SLOTS = 0 ---@type integer
 
 -- Message servers -----------------------------------------------------------
 

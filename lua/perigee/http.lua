@@ -13,7 +13,7 @@ local scheduler = require("perigee.scheduler")
 
 local TEXT = "text/plain; charset=utf-8"
 local RETRY_AFTER_S = 1
-local SLOTS = 2 ^ 20 -- a request's number is generation and slot; the slot alone is a small index, used again
+local SLOTS = core.SLOTS -- number % SLOTS is the slot: a small index, used again
 
 -- Statuses of errors that carry none; all else is 500.
 local STATUS = {

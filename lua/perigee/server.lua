@@ -11,7 +11,7 @@ local promise = require("perigee.promise")
 local registry = require("perigee.registry")
 local scheduler = require("perigee.scheduler")
 
-local SLOTS = 2 ^ 20 -- a request's number is generation and slot; the slot alone is a small index, used again
+local SLOTS = core.SLOTS -- number % SLOTS is the slot: a small index, used again
 local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
 
 ---@class perigee.MessageServer
