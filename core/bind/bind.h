@@ -92,6 +92,7 @@ int pge_lua_write_value(void *value, struct pge_buf *out); /* pge_payload.write 
 struct pge_payload pge_lua_payload(struct pge_lua_value *value, lua_State *L, int idx);
 
 /* Each adds its part to the module table on top of the stack. */
+void pge_lua_digest(lua_State *L);
 void pge_lua_timer(lua_State *L, struct pge_bind *bind);
 void pge_lua_client(lua_State *L, struct pge_bind *bind);
 void pge_lua_server(lua_State *L, struct pge_bind *bind);

@@ -282,6 +282,14 @@ static int client_status(lua_State *L) {
     return 1;
 }
 
+/* forwards(): requests in flight that were passed on without Lua. */
+static int client_forwards(lua_State *L) {
+    const struct pge_lua_client *c = pge_lua_client_check(L, 1);
+    unsigned all = pge_client_pending(c->client);
+    lua_pushinteger(L, (lua_Integer)(all > c->pending ? all - c->pending : 0));
+    return 1;
+}
+
 static const luaL_Reg methods[] = {
     {"send", client_send},
     {"emit", client_emit},
@@ -289,6 +297,7 @@ static const luaL_Reg methods[] = {
     {"close", client_close},
     {"cancel", pge_lua_client_cancel},
     {"status", client_status},
+    {"forwards", client_forwards},
     {"send_made", pge_lua_client_send_made},
     {"emit_made", pge_lua_client_emit_made},
     {"take", pge_lua_client_take},

@@ -7,6 +7,7 @@
 #include "bind/lua_http.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "net/dial.h"
@@ -54,6 +55,7 @@ static struct pge_lua_http_slot *slot_acquire(struct pge_lua_http *h,
     struct pge_lua_http_slot *slot = container_of(h->free.next, struct pge_lua_http_slot, node);
     pge_list_remove(&slot->node);
     slot->generation++;
+    slot->stamp = h->stamp;
     slot->forward.req = req;
     *pge_http_request_user(req) = slot;
     return slot;
@@ -192,9 +194,8 @@ static void on_close(struct pge_http_server *server) {
     free_slots(h);
     pge_tls_unref(h->tls);
     h->tls = NULL;
-    pge_free((char *)(uintptr_t)h->stamp.name.p);
-    pge_free((char *)(uintptr_t)h->stamp.value.p);
-    h->stamp = (struct pge_http_header){0};
+    pge_free(h->stamp_name);
+    h->stamp_name = NULL;
     pge_box_release(&h->box);
 }
 
@@ -297,20 +298,44 @@ static int http_gc(lua_State *L) {
 
 /* ---- the server ---- */
 
+const struct pge_http_header *pge_lua_http_stamp(struct pge_lua_http_slot *slot) {
+    const char *name = slot->owner->stamp_name;
+    if (!name || !slot->stamp)
+        return NULL;
+    int n = snprintf(slot->stamp_text, sizeof slot->stamp_text, "%u", slot->stamp);
+    slot->stamp_header =
+        (struct pge_http_header){{name, strlen(name)}, {slot->stamp_text, (size_t)n}};
+    return &slot->stamp_header;
+}
+
+/* stamp(name, number[, req]) */
 static int http_stamp(lua_State *L) {
     struct pge_lua_http *h = pge_lua_http_check(L);
-    size_t name_len, value_len;
-    const char *name = luaL_checklstring(L, 2, &name_len);
-    const char *value = luaL_optlstring(L, 3, NULL, &value_len);
-    pge_free((char *)(uintptr_t)h->stamp.name.p);
-    pge_free((char *)(uintptr_t)h->stamp.value.p);
-    h->stamp = (struct pge_http_header){0};
-    if (!value || !h->server)
+    const char *name = luaL_checkstring(L, 2);
+    uint32_t number = (uint32_t)luaL_checknumber(L, 3);
+    if (!lua_isnoneornil(L, 4)) {
+        lua_replace(L, 2);
+        struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, h);
+        if (slot)
+            slot->stamp = number;
         return 0;
-    h->stamp.value = (struct pge_span){pge_strndup(value, value_len), value_len};
-    h->stamp.name = (struct pge_span){pge_strndup(name, name_len), name_len};
-    if (!h->stamp.value.p || !h->stamp.name.p)
+    }
+    if (!h->server)
+        return 0;
+    char *copy = pge_strndup(name, strlen(name));
+    if (!copy)
         return luaL_error(L, "not enough memory");
+    pge_free(h->stamp_name);
+    h->stamp_name = copy;
+    h->stamp = number;
+    return 0;
+}
+
+/* hold(held): the kernel's backlog holds newcomers meanwhile. */
+static int http_hold(lua_State *L) {
+    struct pge_lua_http *h = pge_lua_http_check(L);
+    if (h->server)
+        pge_http_server_hold(h->server, lua_toboolean(L, 2));
     return 0;
 }
 
@@ -368,6 +393,7 @@ static const luaL_Reg methods[] = {
     {"fail", pge_lua_http_fail},
     {"forward", pge_lua_http_forward},
     {"stamp", http_stamp},
+    {"hold", http_hold},
     {"address", http_address},
     {"stats", http_stats},
     {"drain", http_drain},

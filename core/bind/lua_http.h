@@ -18,7 +18,10 @@ struct pge_lua_http_slot {
     struct pge_list node;            /* http->free, or http->aborted until Lua is told */
     struct pge_lua_http *owner;
     uint32_t index, generation;
+    uint32_t stamp; /* the number its reply is stamped with; 0: none */
     int on_error_ref; /* of a forward; LUA_NOREF */
+    struct pge_http_header stamp_header;
+    char stamp_text[12];
 };
 
 struct pge_lua_http {
@@ -30,7 +33,8 @@ struct pge_lua_http {
     unsigned chunk_count;
     struct pge_list free, aborted;
     struct pge_defer tell_aborted;
-    struct pge_http_header stamp; /* owned texts; name.p NULL: none */
+    char *stamp_name; /* owned; NULL: none */
+    uint32_t stamp;   /* of the requests to come */
 };
 
 /* The core.http at 1, open or not; raises when it is not one. */
@@ -40,6 +44,9 @@ struct pge_lua_http *pge_lua_http_check(lua_State *L);
 struct pge_lua_http_slot *pge_lua_http_slot_check(lua_State *L, struct pge_lua_http *h);
 /* The request is over: the slot is free, its handle is no longer valid. */
 void pge_lua_http_slot_release(struct pge_lua_http_slot *slot);
+
+/* The header that stamps its reply, which lives in the slot; NULL: none. */
+const struct pge_http_header *pge_lua_http_stamp(struct pge_lua_http_slot *slot);
 
 /* ---- lua_http_reply.c: methods of one request ---- */
 

@@ -50,14 +50,15 @@ int pge_lua_http_peer(lua_State *L) {
 
 /* ---- replying ---- */
 
-/* Reads the flat list at idx; the stamp and, if asked, a content type come first. -1: too many. */
-static int read_headers(lua_State *L, struct pge_lua_http *h, int idx, bool json,
+/* Reads the flat list at idx; if asked, a content type and the stamp come first. -1: too many. */
+static int read_headers(lua_State *L, struct pge_lua_http_slot *slot, int idx, bool json,
                         struct pge_http_header out[MAX_HEADERS]) {
     int n = 0;
     if (json)
         out[n++] = (struct pge_http_header){{"content-type", 12}, {"application/json", 16}};
-    if (h->stamp.name.p)
-        out[n++] = h->stamp;
+    const struct pge_http_header *stamp = pge_lua_http_stamp(slot);
+    if (stamp)
+        out[n++] = *stamp;
     if (lua_isnoneornil(L, idx))
         return n;
     luaL_checktype(L, idx, LUA_TTABLE);
@@ -107,10 +108,10 @@ static bool begin_answer(lua_State *L, int args, int idx, bool json, struct answ
     struct pge_lua_http *h = pge_lua_http_check(L);
     lua_settop(L, args);
     a->status = (int)luaL_checkinteger(L, 3);
-    int n = read_headers(L, h, idx, json, a->headers);
     a->slot = pge_lua_http_slot_check(L, h);
     if (!a->slot)
         return false;
+    int n = read_headers(L, a->slot, idx, json, a->headers);
     if (n < 0) {
         lua_pushnil(L);
         lua_pushliteral(L, "too many response headers");
@@ -249,8 +250,8 @@ int pge_lua_http_forward(lua_State *L) {
         lua_pushvalue(L, 6);
         slot->on_error_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    slot->forward.headers = &h->stamp;
-    slot->forward.header_count = h->stamp.name.p ? 1 : 0;
+    slot->forward.headers = pge_lua_http_stamp(slot);
+    slot->forward.header_count = slot->forward.headers ? 1 : 0;
     slot->forward.on_done = on_forwarded;
     pge_http_forward_start(&slot->forward, client, pattern, ms > 0 ? (uint64_t)ms : 0);
     lua_pushboolean(L, 1);

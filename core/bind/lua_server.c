@@ -308,11 +308,20 @@ static int server_close(lua_State *L) {
     return 0;
 }
 
+/* hold(held): no new peers meanwhile. */
+static int server_hold(lua_State *L) {
+    struct server *s = check(L);
+    if (s->server)
+        pge_server_hold(s->server, lua_toboolean(L, 2));
+    return 0;
+}
+
 static const luaL_Reg methods[] = {
     {"reply", server_reply},     {"no_handler", server_no_handler},
     {"forward", server_forward}, {"peer", server_peer},
-    {"address", server_address}, {"drain", server_drain},
-    {"close", server_close},     {NULL, NULL},
+    {"address", server_address}, {"hold", server_hold},
+    {"drain", server_drain},     {"close", server_close},
+    {NULL, NULL},
 };
 
 void pge_lua_server(lua_State *L, struct pge_bind *bind) {

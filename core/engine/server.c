@@ -171,7 +171,16 @@ static void check_full(struct pge_server *server) {
     if (full == server->is_full || !server->is_serving)
         return;
     server->is_full = full;
-    server->options.transport->pause(server, full);
+    if (!server->is_held)
+        server->options.transport->pause(server, full);
+}
+
+void pge_server_hold(struct pge_server *server, bool held) {
+    if (server->is_held == held || !server->is_serving)
+        return;
+    server->is_held = held;
+    if (!server->is_full)
+        server->options.transport->pause(server, held);
 }
 
 struct pge_peer *pge_peer_new(struct pge_server *server) {

@@ -68,6 +68,8 @@ struct pge_server *pge_server_new(struct pge_engine *engine, struct pge_server_o
 void *pge_server_owner(const struct pge_server *server);
 void pge_server_address(const struct pge_server *server, char *out, size_t size);
 
+/* Takes no new peers while held. */
+void pge_server_hold(struct pge_server *server, bool held);
 /* No new peers; each peer closes when its last request is answered; then on_closed. */
 void pge_server_drain(struct pge_server *server);
 /* All peers are cut (on_gone for their requests); then on_closed. */
@@ -154,7 +156,7 @@ struct pge_server {
     struct pge_defer flush_held, tell_lost, closed;
     bool is_serving; /* unserve was not called */
     bool is_stopped; /* the transport has said its last word */
-    bool is_closing, is_draining, is_full;
+    bool is_closing, is_draining, is_full, is_held;
 };
 
 /* ---- between server.c and request.c ---- */

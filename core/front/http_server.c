@@ -54,7 +54,8 @@ void pge_http_server_conn_gone(struct pge_http_server *server) {
     server->stats.open--;
     if (server->is_paused && !server->is_draining) {
         server->is_paused = false;
-        pge_listener_resume(server->listener);
+        if (!server->is_held)
+            pge_listener_resume(server->listener);
     }
     end_if_empty(server);
 }
@@ -100,6 +101,16 @@ static void stop_accepting(struct pge_http_server *server) {
     server->is_draining = true;
     if (server->listener)
         pge_listener_close(server->listener);
+}
+
+void pge_http_server_hold(struct pge_http_server *server, bool held) {
+    if (server->is_draining || server->is_held == held)
+        return;
+    server->is_held = held;
+    if (held)
+        pge_listener_pause(server->listener);
+    else if (!server->is_paused)
+        pge_listener_resume(server->listener);
 }
 
 /* Neither of these frees a connection before it returns: on_close comes from the loop. */

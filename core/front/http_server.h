@@ -80,6 +80,9 @@ void *pge_http_server_owner(const struct pge_http_server *server);
 void pge_http_server_address(const struct pge_http_server *server, char *out, size_t size);
 struct pge_http_stats pge_http_server_stats(const struct pge_http_server *server);
 
+/* Takes no new connections while held; the kernel's backlog keeps them. */
+void pge_http_server_hold(struct pge_http_server *server, bool held);
+
 /* Stops accepting; idle connections close, running replies end with "Connection: close"; then
    on_close. How long that may take is the owner's to bound, with pge_http_server_close. */
 void pge_http_server_drain(struct pge_http_server *server);

@@ -1,6 +1,8 @@
 --- What a routing script builds and returns: clients, routes, message and event handlers, listeners, hooks.
 
+local combinators = require("perigee.combinators")
 local errors = require("perigee.errors")
+local generation = require("perigee.generation")
 local host = require("perigee.host")
 local options_of = require("perigee.options")
 local patterns = require("perigee.patterns")
@@ -20,7 +22,7 @@ local where_of = require("perigee.where")
 ---@field start_hooks function[]
 ---@field stop_hooks function[]
 ---@field reload_hook? function
----@field private host? perigee.Host
+---@field private life? perigee.Life
 local App = {}
 App.__index = App
 App.__name = "perigee.app"
@@ -178,25 +180,64 @@ function App:on_reload(fn)
   self.reload_hook = fn
 end
 
+---@class perigee.Life from one start to its stop
+---@field host perigee.Host
+---@field generation perigee.Generation
+---@field starting? perigee.Promise
+---@field stopping? perigee.Promise
+---@field over boolean
+
+local function life_of(self)
+  if not self.life or self.life.over then
+    self.life = { host = host.new(), generation = generation.of(self), over = false }
+  end
+  return self.life
+end
+
+local function serve(life)
+  local generations = { life.generation }
+  life.host:check(generations)
+  life.generation:start()
+  life.host:commit(life.host:prepare(generations))
+end
+
+local function start(life)
+  local ok, err = xpcall(serve, errors.on_raise, life)
+  if ok then return end
+  life.generation:finish(life.host:drain_timeout())
+  life.over = true
+  error(err, 0)
+end
+
+local function stop(life, opts)
+  if life.starting then combinators.settled({ life.starting }):await() end
+  if life.over then return end
+  life.host:stop(opts):await()
+  if not life.starting then life.generation:finish(life.host:drain_timeout()) end
+  life.over = true
+end
+
 --- After a stop, or a failed start, it starts again.
 ---@return perigee.Promise settles when all listeners accept
 function App:start()
-  if not self.host or self.host.over then self.host = host.new({ self }) end
-  return self.host:start()
+  local life = life_of(self)
+  if not life.starting then life.starting = combinators.async(start, life) end
+  return life.starting
 end
 
 --- Drains, runs the on_stop hooks, closes the clients. An app that never started only closes its clients.
 ---@param opts? { drain_timeout: integer? } ms, 30000 by default
 ---@return perigee.Promise
 function App:stop(opts)
-  self.host = self.host or host.new({ self })
-  return self.host:stop(opts)
+  local life = self.life or life_of(self)
+  if not life.stopping then life.stopping = combinators.async(stop, life, opts) end
+  return life.stopping
 end
 
 --- URLs of the open listeners, with the ports they were given.
 ---@return string[]
 function App:addresses()
-  return self.host and self.host:addresses() or {}
+  return self.life and self.life.host:addresses() or {}
 end
 
 ---@return boolean

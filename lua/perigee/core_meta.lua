@@ -158,6 +158,15 @@ function client:close(on_done) end
 ---@return { state: string, hosts: { address: string, state: string, pending: integer, connections: integer }[], late_replies: integer }
 function client:status() end
 
+---Requests in flight that were passed on without Lua.
+---@return integer
+function client:forwards() end
+
+---64 hex digits.
+---@param text string
+---@return string
+function core.sha256(text) end
+
 ---A request's number is generation * SLOTS + slot.
 core.SLOTS = 0 ---@type integer
 
@@ -192,6 +201,9 @@ function core.server(options, events) end
 
 ---@class perigee.core.server
 local server = {}
+
+---No new peers while held.
+function server:hold(held) end
 
 ---kind VALUE, LAST, END, ERROR. VALUE is held until the end of the turn so that END can be merged into it (nest-wire 1.7).
 ---@return boolean? ok
@@ -241,8 +253,13 @@ local http = {}
 function http:headers(req) end
 ---@return string address of the peer
 function http:peer(req) end
----A fixed header for every reply (the generation stamp). nil value removes it.
-function http:stamp(name, value) end
+---A header with a number for the replies to all requests to come, or only for that of req. 0: none.
+---@param name string
+---@param number integer
+---@param req integer?
+function http:stamp(name, number, req) end
+---No new connections while held.
+function http:hold(held) end
 
 ---body: string, or nil for none. headers: flat list { name, value, ... } or nil.
 ---@return boolean? ok

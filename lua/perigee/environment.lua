@@ -6,9 +6,14 @@ local log = require("perigee.log")
 local promise = require("perigee.promise")
 local where_of = require("perigee.where")
 
+local MAX_SOURCE = 16 * 1024 * 1024 -- bytes of one file
+local PIECE = 16384
+
 ---@class perigee.Environment
 ---@field path string of the script
 ---@field globals table writes stay here, reads fall through to _G
+---@field files table<string, string> the sources it has read, by path
+---@field private given? table<string, string> sources to take instead of those on disk
 ---@field private loaded table<string, any> its modules
 ---@field private loading table<string, { co: thread|"main", done: perigee.Promise }>
 ---@field private search_path string
@@ -40,18 +45,27 @@ local function own_perigee(self)
   return setmetatable(own, getmetatable(perigee))
 end
 
+-- A script that is served must not end the program for all the others.
+local function without_exit()
+  return setmetatable({
+    exit = function() error("os.exit is for scripts of 'perigee run': what is served ends with its program", 2) end,
+  }, { __index = os })
+end
+
 ---@param path string of the script
+---@param options? { files: table<string, string>?, is_served: boolean? } files: sources to take instead of those on disk
 ---@return perigee.Environment
-local function new(path)
+local function new(path, options)
   local folder = path:match("^(.*)/[^/]*$") or "."
   local self = setmetatable({
-    path = path, loaded = {}, loading = {},
+    path = path, loaded = {}, loading = {}, files = {}, given = options and options.files,
     -- "?" and ";" mean something in a search path.
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
     spawned = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
   }, Environment)
   self.globals = setmetatable({}, { __index = _G })
   self.globals._G = self.globals
+  if options and options.is_served then self.globals.os = without_exit() end
   self.globals.require = function(name) return self:require(name) end
   self.loaded.perigee = own_perigee(self)
   return self
@@ -59,15 +73,37 @@ end
 
 --- Modules ------------------------------------------------------------------------------------------------------
 
--- package.searchpath is there in LuaJIT; its message lists what was tried.
+-- The file of a module; what was tried when there is none.
 local function find(self, name)
-  return package.searchpath(name, self.search_path .. package.path)
+  local path = self.search_path .. package.path
+  for template in self.given and path:gmatch("[^;]+") or function() end do
+    local candidate = template:gsub("%?", (name:gsub("%.", "/"):gsub("%%", "%%%%")))
+    if self.given[candidate] then return candidate end
+  end
+  return package.searchpath(name, path) -- it is there in LuaJIT
 end
 
-local function read(path, globals)
-  local chunk, message = loadfile(path)
+local function read_file(path)
+  local file, message = io.open(path, "rb")
+  if not file then error("cannot open " .. message, 0) end
+  local parts, size, piece, failure = {}, 0, nil, nil
+  repeat -- in pieces: what is read at once has its room allotted first
+    piece, failure = file:read(PIECE)
+    parts[#parts + 1] = piece
+    size = size + #(piece or "")
+  until not piece or size > MAX_SOURCE
+  file:close()
+  if failure then error(("cannot read %s: %s"):format(path, failure), 0) end
+  if size > MAX_SOURCE then error(("%s is larger than %d bytes"):format(path, MAX_SOURCE), 0) end
+  return table.concat(parts)
+end
+
+local function load_source(self, path)
+  local text = self.given and self.given[path] or read_file(path)
+  self.files[path] = text
+  local chunk, message = loadstring(text:gsub("^#[^\n]*", ""), "@" .. path)
   if not chunk then error(message, 0) end
-  return setfenv(chunk, globals)
+  return setfenv(chunk, self.globals)
 end
 
 -- A module that awaits while it loads can be asked for by another task meanwhile: that one waits.
@@ -80,7 +116,7 @@ local function load_module(self, name, path)
   local co = coroutine.running() or "main"
   local done = promise.bare()
   self.loading[name] = { co = co, done = done }
-  local ok, value = pcall(function() return read(path, self.globals)(name) end)
+  local ok, value = pcall(function() return load_source(self, path)(name) end)
   self.loading[name] = nil
   if not ok then
     promise.observe(done, { of = done, settle = function() end }) -- told below, and to whoever waits
@@ -117,7 +153,7 @@ end
 --- Running ------------------------------------------------------------------------------------------------------
 
 local function run(self, raised, ...)
-  local chunk = read(self.path, self.globals)
+  local chunk = load_source(self, self.path)
   return xpcall(chunk, function(value)
     raised.where = where_of.text(where_of.capture())
     return errors.on_raise(value)

@@ -14,8 +14,9 @@ local MAX_CACHED = 4096
 ---@field kind "message"|"event"|"forward"
 ---@field shown string the pattern, for logs
 ---@field where string
+---@field owners table<perigee.Generation, true> whose it is: an event may have several
 ---@field fn? fun(data: any, ctx: table): any with its middleware
----@field all? function[] of an event, in order of registration
+---@field all? { fn: function, owner: perigee.Generation }[] of an event, in order of registration
 ---@field client? any of a forward: a client or a handle
 ---@field to? string of a forward: JSON of the other pattern
 ---@field direct? boolean a forward without middleware
@@ -34,26 +35,28 @@ local function refuse(declared, other)
     patterns.show(declared.pattern), declared.where, other.where)), 0)
 end
 
-local function add_message(self, declared, middleware)
+local function add_message(self, declared, owner)
   local key = patterns.route(declared.pattern)
   local other = self.by_route[key]
   if other and other.kind ~= "event" then refuse(declared, other) end
   self.by_route[key] = {
-    kind = "message", where = declared.where, shown = patterns.show(declared.pattern),
-    fn = entry.compose(middleware, declared.handler),
+    kind = "message", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
+    fn = entry.compose(owner.app.middleware, declared.handler),
   }
 end
 
-local function add_event(self, declared, middleware, warned)
+local function add_event(self, declared, owner, warned)
   local key = patterns.route(declared.pattern)
   local other = self.by_route[key]
-  local fn = entry.compose(middleware, declared.handler)
+  local one = { fn = entry.compose(owner.app.middleware, declared.handler), owner = owner }
   if not other then
     self.by_route[key] = {
-      kind = "event", where = declared.where, shown = patterns.show(declared.pattern), all = { fn },
+      kind = "event", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
+      all = { one },
     }
   elseif other.kind == "event" then
-    other.all[#other.all + 1] = fn
+    other.owners[owner] = true
+    other.all[#other.all + 1] = one
   elseif warned and not warned[declared] then
     warned[declared] = true
     log.warn("%s: the event handler for %s never runs: the message handler at %s serves both",
@@ -71,34 +74,34 @@ local function forward_in_lua(forward)
   end
 end
 
-local function add_forward(self, declared, middleware)
+local function add_forward(self, declared, owner)
   local any = declared.pattern == patterns.any
   local key = not any and patterns.route(declared.pattern)
   local other = any and self.any or self.by_route[key]
   if other and other.kind ~= "event" then refuse(declared, other) end
   local forward = {
-    kind = "forward", where = declared.where, shown = patterns.show(declared.pattern),
-    client = declared.client, to = declared.to, direct = #middleware == 0,
+    kind = "forward", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
+    client = declared.client, to = declared.to, direct = #owner.app.middleware == 0,
   }
-  forward.fn = entry.compose(middleware, forward_in_lua(forward))
+  forward.fn = entry.compose(owner.app.middleware, forward_in_lua(forward))
   if any then self.any = forward else self.by_route[key] = forward end
 end
 
 local ADD = { message = add_message, forward = add_forward, event = add_event }
 
---- The handlers of all apps for listeners of one transport. Two for one pattern are refused, both places named.
----@param apps perigee.App[]
+--- The handlers of all for listeners of one transport. Two for one pattern are refused, both places named.
+---@param generations perigee.Generation[]
 ---@param transport string
 ---@param warned? table<table, true> warns about handlers that never run, of each once
 ---@return perigee.Handlers
-local function new(apps, transport, warned)
+local function new(generations, transport, warned)
   local self = setmetatable({ by_route = {}, cache = {}, cached = 0 }, Handlers)
   -- Events last: a message handler for the same pattern serves both, whichever came first.
   for _, kinds in ipairs({ { message = true, forward = true }, { event = true } }) do
-    for _, app in ipairs(apps) do
-      for _, declared in ipairs(app.declared) do
+    for _, owner in ipairs(generations) do
+      for _, declared in ipairs(owner.app.declared) do
         local fits = not declared.transport or declared.transport == transport
-        if kinds[declared.kind] and fits then ADD[declared.kind](self, declared, app.middleware, warned) end
+        if kinds[declared.kind] and fits then ADD[declared.kind](self, declared, owner, warned) end
       end
     end
   end
@@ -106,15 +109,15 @@ local function new(apps, transport, warned)
 end
 
 --- Raises what `new` would for any transport, and warns about handlers that never run.
----@param apps perigee.App[]
-local function check(apps)
+---@param generations perigee.Generation[]
+local function check(generations)
   local transports, warned = { tcp = true }, {}
-  for _, app in ipairs(apps) do
-    for _, declared in ipairs(app.declared) do
+  for _, owner in ipairs(generations) do
+    for _, declared in ipairs(owner.app.declared) do
       if declared.transport then transports[declared.transport] = true end
     end
   end
-  for transport in pairs(transports) do new(apps, transport, warned) end
+  for transport in pairs(transports) do new(generations, transport, warned) end
 end
 
 local function look_up(self, json)

@@ -13,6 +13,7 @@ local scheduler = require("perigee.scheduler")
 
 local TEXT = "text/plain; charset=utf-8"
 local RETRY_AFTER_S = 1
+local STAMP = "perigee-generation"
 local SLOTS = core.SLOTS -- number % SLOTS is the slot: a small index, used again
 
 -- Statuses of errors that carry none; all else is 500.
@@ -23,7 +24,8 @@ local STATUS = {
 ---@class perigee.HttpServer
 ---@field closed perigee.Promise settles when everything is closed
 ---@field private core perigee.core.http
----@field private router perigee.Router its handlers are { fn =, to =, on_error = }
+---@field private router perigee.Router its handlers are { fn =, to =, on_error =, takes_context =, owner = }
+---@field private stamps? boolean
 ---@field private running table<integer, perigee.Exchange> until answered
 local Http = {}
 Http.__index = Http
@@ -183,7 +185,7 @@ function Http:run(route, req)
     ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
   end
   local exchange = setmetatable({
-    http = self, number = req.number, req = req, ctx = ctx, closed = false, work = false,
+    http = self, number = req.number, req = req, route = route, ctx = ctx, closed = false, work = false,
   }, Exchange)
   self.running[req.number % SLOTS] = exchange
   local task = scheduler.start(exchange, route.handler.fn, req, ctx)
@@ -205,6 +207,7 @@ function Http:receive(number, method, path, query, body)
   if not route then
     return self.core:problem(number, params, nil, nil, allow and { "allow", allow })
   end
+  if self.stamps then self.core:stamp(STAMP, route.handler.owner.number, number) end
   if route.handler.to and forward(self, number, route) then return end
   return self:run(route, request.new({
     http = self.core, number = number, method = method, path = path, params = params,
@@ -212,16 +215,20 @@ function Http:receive(number, method, path, query, body)
   }))
 end
 
--- The peer has left before the answer.
-function Http:aborted(number)
-  local exchange = self.running[number % SLOTS]
-  if not exchange or exchange.number ~= number then return end
+local function cancel_work(exchange)
   if exchange.ctx then exchange.ctx.cancelled = true end
-  self.running[number % SLOTS] = nil
   local work = exchange.work
   if work == exchange then return exchange:cancel() end
   exchange.closed = true
   if work then work:cancel() end
+end
+
+-- The peer has left before the answer.
+function Http:aborted(number)
+  local exchange = self.running[number % SLOTS]
+  if not exchange or exchange.number ~= number then return end
+  self.running[number % SLOTS] = nil
+  return cancel_work(exchange)
 end
 
 --- Life ---------------------------------------------------------------------------------------------------------
@@ -244,8 +251,46 @@ local function open(router, options)
   return self
 end
 
---- A header for every reply.
-function Http:stamp(name, value) self.core:stamp(name, value) end
+--- From the next request on; what runs goes on as it began.
+---@param routes perigee.Router
+function Http:use(routes) self.router = routes end
+
+--- No new connections while held.
+---@param held boolean
+function Http:hold(held) self.core:hold(held) end
+
+--- Replies say which generation made them; those that no route makes, this one.
+---@param number integer
+function Http:stamp(number)
+  self.stamps = true
+  self.core:stamp(STAMP, number)
+end
+
+--- How many requests of a generation still run.
+---@param owner perigee.Generation
+---@return integer
+function Http:calls(owner)
+  local n = 0
+  for _, exchange in pairs(self.running) do
+    if exchange.route.handler.owner == owner then n = n + 1 end
+  end
+  return n
+end
+
+--- Cancels them; who asked gets a 503.
+---@param owner perigee.Generation
+function Http:cut(owner)
+  local exchanges = {}
+  for _, exchange in pairs(self.running) do
+    if exchange.route.handler.owner == owner then exchanges[#exchanges + 1] = exchange end
+  end
+  for _, exchange in ipairs(exchanges) do
+    self.running[exchange.number % SLOTS] = nil
+    self.core:problem(exchange.number, 503, nil, RETRY_AFTER_S)
+    cancel_work(exchange)
+  end
+end
+
 function Http:drain() self.core:drain() end
 function Http:close() self.core:close() end
 

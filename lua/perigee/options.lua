@@ -260,6 +260,7 @@ end
 ---@field transport string "http", "tcp", "local"
 ---@field scheme string
 ---@field core table what core.http or core.server takes
+---@field key string equal for listeners that a reload need not touch
 
 --- Normalised options of a listener. Options in the table win over those in the URL.
 ---@param text string
@@ -280,7 +281,7 @@ local function listener(text, opts)
     options[core_name], options[name] = options[name], nil
   end
   if transport.name ~= "http" then options.transport = transport.name end
-  return { url = text, transport = transport.name, scheme = scheme, core = options }
+  return { url = text, transport = transport.name, scheme = scheme, core = options, key = text .. canonical(options) }
 end
 
 return { client = client, client_from_text = client_from_text, listener = listener }

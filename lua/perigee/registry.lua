@@ -239,6 +239,17 @@ function Registry:start()
   end
 end
 
+--- Requests in flight that were passed on without Lua.
+---@return integer
+function Registry:forwards()
+  local n = 0
+  for _, binding in ipairs(self.order) do
+    local core = binding.made and type(binding.value) == "table" and client.is(binding.value) and binding.value.core
+    if core then n = n + core:forwards() end
+  end
+  return n
+end
+
 --- Closes the clients made here (MOD-03). Failures to close are not worth failing for.
 ---@return perigee.Promise
 function Registry:close()

@@ -20,7 +20,7 @@ local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERRO
 ---@field closed perigee.Promise settles when everything is closed
 ---@field private core perigee.core.server
 ---@field private running table<integer, perigee.ServerCall> requests by number, until answered
----@field private events table<perigee.Promise, true> event handlers still running
+---@field private events table<perigee.Promise, perigee.Generation> event handlers still running
 local Server = {}
 Server.__index = Server
 Server.__name = "perigee.server"
@@ -110,7 +110,7 @@ end
 
 local function run_all(data, ctx, all)
   local list = {}
-  for i, fn in ipairs(all) do list[i] = combinators.async(fn, data, ctx) end
+  for i, one in ipairs(all) do list[i] = combinators.async(one.fn, data, ctx) end
   return combinators.all({ n = #list, unpack(list) }):next(function(values)
     -- Nest's join of several event handlers: {"current":…,"next":…}, nested; nil members are left out.
     local joined = values[#all]
@@ -121,7 +121,7 @@ end
 
 local function function_of(handler)
   if handler.fn then return handler.fn end
-  if #handler.all == 1 then return handler.all[1] end
+  if #handler.all == 1 then return handler.all[1].fn end
   return function(data, ctx) return run_all(data, ctx, handler.all) end
 end
 
@@ -174,14 +174,14 @@ local function event_over(self, work)
   if next(self.events) == nil and self.on_idle then self.on_idle() end
 end
 
-local function run_event(self, shown, fn, data, ctx)
+local function run_event(self, shown, one, data, ctx)
   local work = promise.bare()
-  self.events[work] = true
+  self.events[work] = one.owner
   promise.observe(work, { of = work, settle = function(_, ok, err)
     event_over(self, work)
     if not ok then log.failure("event " .. shown, err) end
   end })
-  promise.run(work, fn, data, ctx)
+  promise.run(work, one.fn, data, ctx)
 end
 
 function Server:event(handler, pattern, data, metadata)
@@ -190,8 +190,8 @@ function Server:event(handler, pattern, data, metadata)
   ctx.peer = self.core:peer() -- it may leave before the handler asks
   local value, message = decode(data)
   if message then return log.error("event %s: %s", handler.shown, message) end
-  for _, fn in ipairs(handler.all or { handler.fn }) do
-    run_event(self, handler.shown, fn, value, ctx)
+  for _, one in ipairs(handler.all or { { fn = handler.fn, owner = next(handler.owners) } }) do
+    run_event(self, handler.shown, one, value, ctx)
   end
 end
 
@@ -257,14 +257,65 @@ local function open(handlers, options)
   return self
 end
 
+--- From the next packet on; what runs goes on as it began.
+---@param handlers perigee.Handlers
+function Server:use(handlers) self.handlers = handlers end
+
+--- No new peers while held.
+---@param held boolean
+function Server:hold(held) self.core:hold(held) end
+
+--- How many requests and event handlers of a generation still run.
+---@param owner perigee.Generation
+---@return integer
+function Server:calls(owner)
+  local n = 0
+  for _, call in pairs(self.running) do
+    if call.handler.owners[owner] then n = n + 1 end
+  end
+  for _, of in pairs(self.events) do
+    if of == owner then n = n + 1 end
+  end
+  return n
+end
+
+local function cancel_events(self, owner)
+  local running = {}
+  for work, of in pairs(self.events) do
+    if not owner or of == owner then running[#running + 1] = work end
+  end
+  for _, work in ipairs(running) do work:cancel() end
+end
+
+-- Ends one call with what its peer is to be told.
+local function cut(call, err)
+  local work = call.work
+  call.ctx.cancelled = true
+  if work == call then
+    call:cancel()
+    return call:fail(err)
+  end
+  call:fail(err)
+  if work then work:cancel() end
+end
+
+--- Cancels them; who asked is told CANCELLED.
+---@param owner perigee.Generation
+function Server:cut(owner)
+  local calls = {}
+  for _, call in pairs(self.running) do
+    if call.handler.owners[owner] then calls[#calls + 1] = call end
+  end
+  for _, call in ipairs(calls) do cut(call, errors.make("CANCELLED", "cancelled: the service reloads")) end
+  cancel_events(self, owner)
+end
+
 function Server:drain() self.core:drain() end
 
 --- Cuts what still runs, event handlers included.
 function Server:close()
   self.core:close()
-  local running = {}
-  for work in pairs(self.events) do running[#running + 1] = work end
-  for _, work in ipairs(running) do work:cancel() end
+  cancel_events(self)
 end
 
 ---@return string

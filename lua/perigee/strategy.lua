@@ -46,12 +46,13 @@ local function add(self, declared, middleware)
 end
 
 --- Hands the handlers over, with their raw patterns, and listens. Runs in a coroutine.
----@param apps perigee.App[]
+---@param generations perigee.Generation[]
 ---@param strategy perigee.Strategy
 ---@return perigee.StrategyServer
-local function open(apps, strategy)
+local function open(generations, strategy)
   local self = setmetatable({ strategy = strategy, closed = promise.pending() }, Server)
-  for _, app in ipairs(apps) do
+  for _, owner in ipairs(generations) do
+    local app = owner.app
     for _, declared in ipairs(app.declared) do
       local fits = not strategy.name or not declared.transport or declared.transport == strategy.name
       if fits and declared.kind ~= "forward" then add(self, declared, app.middleware) end

@@ -13,13 +13,13 @@ return function(argv)
   local paths = arguments.parse(argv, FLAGS)
   if #paths == 0 then arguments.usage("it takes one script or more") end
   offline()
-  local apps, environments = scripts.load(paths)
-  local together = host.new(apps)
-  scripts.checked(together.check, together)
-  for i, app in ipairs(apps) do
+  local generations = scripts.load(paths)
+  scripts.checked(function() host.new():check(generations) end)
+  for i, generation in ipairs(generations) do
+    local app = generation.app
     io.stdout:write(("%s: good: %d routes, %d handlers, %d listeners\n"):format(paths[i], #app.routes, #app.declared,
       #app.listens))
   end
-  for _, own in ipairs(environments) do own:close():await() end
+  for _, generation in ipairs(generations) do generation:finish(1) end
   return 0
 end

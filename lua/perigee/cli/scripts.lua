@@ -1,12 +1,11 @@
---- Loading routing scripts for `serve` and `check`.
+--- Loading routing scripts for `check`.
 
-local app_of = require("perigee.app")
-local environment = require("perigee.environment")
 local errors = require("perigee.errors")
+local script = require("perigee.script")
 
 local EXIT_CONFIG = 78
 
-local scripts = { EXIT_CONFIG = EXIT_CONFIG }
+local scripts = {}
 
 local function refuse(err, where)
   error({ exit = EXIT_CONFIG, cause = err, where = where }, 0)
@@ -14,22 +13,15 @@ end
 
 --- Runs each script; raises what is wrong with one as status 78.
 ---@param paths string[]
----@return perigee.App[] apps
----@return perigee.Environment[] environments
+---@return perigee.Generation[]
 function scripts.load(paths)
-  local apps, environments = {}, {}
+  local generations = {}
   for i, path in ipairs(paths) do
-    local own = environment.new(path)
-    own.globals.arg = { [0] = path }
-    environments[i] = own
-    local ok, result, where = own:run()
-    if not ok then refuse(result, where) end
-    if not app_of.is(result) then
-      refuse(errors.make("SCRIPT", path .. " does not return an app: it should end with 'return app'"))
-    end
-    apps[i] = result
+    local ok, result = pcall(script.load, path, 1)
+    if not ok then refuse(result.cause, result.where) end
+    generations[i] = result
   end
-  return apps, environments
+  return generations
 end
 
 --- Calls fn(...); an INVALID_OPTION it raises is the scripts' fault: status 78.

@@ -1,13 +1,12 @@
 --- perigee serve SCRIPT...: runs routing scripts on one set of listeners until TERM or INT.
 
 local arguments = require("perigee.cli.arguments")
-local errors = require("perigee.errors")
-local host = require("perigee.host")
+local combinators = require("perigee.combinators")
 local log = require("perigee.log")
 local options = require("perigee.options")
 local promise = require("perigee.promise")
+local reload = require("perigee.reload")
 local scheduler = require("perigee.scheduler")
-local scripts = require("perigee.cli.scripts")
 local uv = require("luv")
 
 -- A proxy's garbage is short-lived: waiting until the heap is four times what lives halves the marking. Measured
@@ -44,18 +43,14 @@ local function on_signal(name, fn)
 end
 
 -- The first TERM or INT drains, the second ends at once.
-local function watch_signals(on_first, on_second)
+local function watch_signals(on_stop, on_second, on_reload)
   local asked = false
   local function ask()
     if asked then return on_second() end
     asked = true
-    on_first()
+    on_stop()
   end
-  return {
-    on_signal("sigterm", ask),
-    on_signal("sigint", ask),
-    on_signal("sighup", function() log.warn("reload is not available in this version") end),
-  }
+  return { on_signal("sigterm", ask), on_signal("sigint", ask), on_signal("sighup", on_reload) }
 end
 
 -- Waits for the last of them: a state must not be closed while luv's handles are still closing.
@@ -67,18 +62,34 @@ local function close_all(handles)
   end
 end
 
-local function serve(together, environments, finish)
+local function reload_now(set)
+  combinators.spawn(function()
+    local ok, result = pcall(function() return set:prepare():await() end)
+    if ok then result:commit() end
+    reload.report(ok and result or nil, result)
+  end)
+end
+
+local function first_generation(set)
+  local ok, result = pcall(function() return set:prepare():await() end)
+  if ok then return result:commit() end
+  if reload.is_refusal(result) and result.exit ~= 1 then
+    error({ exit = result.exit, cause = result.error, where = result.where }, 0)
+  end
+  error(reload.is_refusal(result) and result.error or result, 0)
+end
+
+local function serve(set, finish)
   local stopped = promise.bare()
   local handles = watch_signals(function()
     log.info("draining")
-    promise.resolve(stopped, together:stop())
-  end, function() finish(1) end)
-  local ok, err = pcall(function() return together:start():await() end)
+    promise.resolve(stopped, set:stop())
+  end, function() finish(1) end, function() reload_now(set) end)
+  local ok, err = pcall(first_generation, set)
   if ok then
-    for _, url in ipairs(together:addresses()) do io.stderr:write("perigee: listening on ", url, "\n") end
+    for _, url in ipairs(set:addresses()) do io.stderr:write("perigee: listening on ", url, "\n") end
     stopped:await()
   end
-  for _, own in ipairs(environments) do own:close():await() end
   close_all(handles)
   if not ok then error(err, 0) end
 end
@@ -91,15 +102,8 @@ return function(argv, finish)
   if #paths == 0 then arguments.usage("it takes one script or more") end
   check_listen(flags.listen)
   collectgarbage("setpause", GC_PAUSE)
-  local apps, environments = scripts.load(paths)
-  local together = host.new(apps, {
-    listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
-  })
-  local list = scripts.checked(together.check, together)
-  if #list == 0 then
-    local err = errors.make("INVALID_OPTION", "there is nothing to listen on: app:listen(URL) or --listen URL")
-    error({ exit = scripts.EXIT_CONFIG, cause = err }, 0)
-  end
-  scripts.checked(serve, together, environments, finish)
+  serve(reload.new({
+    scripts = paths, listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
+  }), finish)
   return 0
 end

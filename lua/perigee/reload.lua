@@ -1,0 +1,312 @@
+--- The scripts that are served, and the reloads that replace them by newer versions of themselves.
+---
+---   prepare: load, check, on_reload, on_start, listeners bound but held -> a candidate
+---   commit:  swap in one step                                  abort: nothing has happened
+---
+--- Each script reloads on its own: one that is refused goes on with the generation it has, and the others are
+--- swapped all the same. What a candidate was made of is its bundle; from it another worker makes the same one.
+
+local combinators = require("perigee.combinators")
+local core = require("perigee.core")
+local errors = require("perigee.errors")
+local host = require("perigee.host")
+local log = require("perigee.log")
+local scheduler = require("perigee.scheduler")
+local script = require("perigee.script")
+
+-- A generation that has gone is given back to the allocator once reloads have been quiet for so long.
+local QUIET_MS, STEP_MS, STEP_SIZE, MAX_STEPS = 300, 5, 400, 2000
+local EXIT_CONFIG = 78
+local FINISH_MS = 1000 -- for a stop hook of a generation that never served
+
+---@class perigee.BundledScript
+---@field path string
+---@field number integer of its generation
+---@field files table<string, string> sources by path
+
+---@class perigee.Refusal
+---@field script string path
+---@field error any
+---@field where? string file:line the error was raised at, when its text does not say
+---@field exit integer the status of a program that cannot start for it: 78 for what the script says, else 1
+
+---@class perigee.ReloadSet
+---@field private scripts string[]
+---@field private host perigee.Host
+---@field private current table<integer, perigee.Generation> by index of the script
+---@field private preparing boolean
+---@field private cancelled integer calls that drain timeouts have ended, ever
+local Set = {}
+Set.__index = Set
+Set.__name = "perigee.reload"
+
+---@class perigee.Candidate
+---@field bundle perigee.BundledScript[] one for each script
+---@field changes { script: string, old: integer?, new: integer }[] what commit will swap
+---@field refused perigee.Refusal[]
+---@field is_same boolean no script has changed since it was last loaded
+---@field private set perigee.ReloadSet
+---@field private plan perigee.Plan
+local Candidate = {}
+Candidate.__index = Candidate
+Candidate.__name = "perigee.candidate"
+
+--- Collecting ---------------------------------------------------------------------------------------------------
+
+-- In small steps, so that no request waits for a whole collection. Traces keep the functions they were made of.
+local function collect(set, token, steps)
+  if set.quiet ~= token then return end
+  if steps == 0 then jit.flush() end
+  local ended = collectgarbage("step", STEP_SIZE)
+  if ended then set.cycles = set.cycles + 1 end
+  if set.cycles == 2 or steps == MAX_STEPS then return end -- what the first finalises, the second frees
+  scheduler.after(STEP_MS, function() collect(set, token, steps + 1) end)
+end
+
+local function collect_later(set)
+  local token = {}
+  set.quiet, set.cycles = token, 0
+  scheduler.after(QUIET_MS, function()
+    if next(set.host.retiring) == nil then collect(set, token, 0) end
+  end)
+end
+
+---@param options { scripts: string[], listen?: string[], stamp?: boolean, drain_timeout?: integer }
+---@return perigee.ReloadSet
+local function new(options)
+  local self = setmetatable({ scripts = options.scripts, current = {}, preparing = false, cancelled = 0 }, Set)
+  self.host = host.new({ listen = options.listen, stamp = options.stamp, drain_timeout = options.drain_timeout })
+  self.host.on_retired = function(generation)
+    self.cancelled = self.cancelled + generation.cancelled
+    collect_later(self)
+  end
+  return self
+end
+
+--- Preparing ----------------------------------------------------------------------------------------------------
+
+local function refusal_of(path, err)
+  if type(err) == "table" and err.cause ~= nil and not errors.is(err) then -- as script.load raises it
+    return { script = path, error = err.cause, where = err.where, exit = EXIT_CONFIG }
+  end
+  local is_option = errors.is(err) and err.code == "INVALID_OPTION"
+  return { script = path, error = err, exit = is_option and EXIT_CONFIG or 1 }
+end
+
+-- The generations with one replaced, in the order of the scripts.
+local function with(generations, i, generation, count)
+  local list = {}
+  for k = 1, count do
+    local one = k == i and generation or k ~= i and generations[k] or nil
+    if one then list[#list + 1] = one end
+  end
+  return list
+end
+
+local function make(set, generations, i, bundled)
+  local path, old = set.scripts[i], set.current[i]
+  local number = bundled and bundled.number or (old and old.number or 0) + 1
+  local made = script.load(path, number, bundled and bundled.files)
+  local ok, err = xpcall(function()
+    set.host:check(with(generations, i, made, #set.scripts))
+    made:start(old)
+  end, errors.on_raise)
+  if ok then return made end
+  made:finish(FINISH_MS)
+  error(err, 0)
+end
+
+local function finish_all(made)
+  for _, generation in pairs(made) do generation:finish(FINISH_MS) end
+end
+
+local function listen(candidate, generations)
+  local list = with(generations, 0, nil, #candidate.set.scripts)
+  if candidate.set.host:check(list) == 0 then
+    error(errors.make("INVALID_OPTION", "there is nothing to listen on: app:listen(URL) or --listen URL"), 0)
+  end
+  candidate.plan = candidate.set.host:prepare(list)
+end
+
+local function load_all(candidate, bundle)
+  local set, generations, made = candidate.set, {}, {}
+  for i in ipairs(set.scripts) do generations[i] = set.current[i] end
+  for i, path in ipairs(set.scripts) do
+    local same = bundle and set.current[i] and bundle[i].number == set.current[i].number
+    local ok, result = true, nil
+    if not same then ok, result = pcall(make, set, generations, i, bundle and bundle[i]) end
+    if not ok then
+      candidate.refused[#candidate.refused + 1] = refusal_of(path, result)
+    elseif result then
+      generations[i], made[i] = result, result
+    end
+  end
+  for i in ipairs(set.scripts) do
+    if not generations[i] then -- at the first time, all or nothing
+      finish_all(made)
+      error(candidate.refused[1], 0)
+    end
+  end
+  return generations, made
+end
+
+local function same_files(a, b)
+  for path, text in pairs(a) do
+    if b[path] ~= text then return false end
+  end
+  for path in pairs(b) do
+    if a[path] == nil then return false end
+  end
+  return true
+end
+
+local function describe(candidate, generations)
+  local set = candidate.set
+  candidate.is_same = true
+  for i, path in ipairs(set.scripts) do
+    local one, old = generations[i], set.current[i]
+    candidate.bundle[i] = { path = path, number = one.number, files = one:files() }
+    if one ~= old then
+      candidate.changes[#candidate.changes + 1] = { script = path, old = old and old.number, new = one.number }
+      if not old or not same_files(one:files(), old:files()) then candidate.is_same = false end
+    end
+  end
+end
+
+local function prepare(set, bundle)
+  local candidate = setmetatable({ set = set, bundle = {}, changes = {}, refused = {} }, Candidate)
+  local generations, made = load_all(candidate, bundle)
+  if next(made) == nil then error(candidate.refused[1], 0) end
+  local ok, err = xpcall(listen, errors.on_raise, candidate, generations)
+  if not ok then
+    finish_all(made)
+    error(refusal_of(set.scripts[1], err), 0)
+  end
+  candidate.generations, candidate.made = generations, made
+  describe(candidate, generations)
+  return candidate
+end
+
+--- Loads each script anew. Rejects with a perigee.Refusal when there is nothing to swap: no script could be loaded, or
+--- at the first time not all. While one is being prepared, or waits for its end, another is refused.
+---@param bundle? perigee.BundledScript[] what to make it of instead of the files on disk; scripts whose number is that
+--- of their present generation stay as they are
+---@return perigee.Promise of a perigee.Candidate
+function Set:prepare(bundle)
+  return combinators.async(function()
+    if self.preparing then
+      error(refusal_of(self.scripts[1], errors.make("OVERLOADED", "another reload is under way")), 0)
+    end
+    self.preparing = true
+    local ok, result = pcall(prepare, self, bundle)
+    if ok then return result end
+    self.preparing = false
+    error(result, 0)
+  end)
+end
+
+--- From the next request on, the new generations serve.
+function Candidate:commit()
+  local set = self.set
+  set.preparing = false
+  set.current = self.generations
+  set.host:commit(self.plan)
+end
+
+--- Nothing has happened, but for what on_reload and on_start did; the stop hooks run.
+---@return perigee.Promise
+function Candidate:abort()
+  local set = self.set
+  return combinators.async(function()
+    set.host:abort(self.plan):await()
+    finish_all(self.made)
+    set.preparing = false
+  end)
+end
+
+--- Looking at it ------------------------------------------------------------------------------------------------
+
+local function digest(files)
+  local paths, parts = {}, {}
+  for path in pairs(files) do paths[#paths + 1] = path end
+  table.sort(paths)
+  for i, path in ipairs(paths) do parts[i] = ("%s %d %s"):format(path, #files[path], files[path]) end
+  return core.sha256(table.concat(parts, "\n"))
+end
+
+---@class perigee.ReloadStatus
+---@field scripts { file: string, generation: integer, loaded_at: integer, hash: string, calls: integer }[]
+---@field old { file: string, generation: integer, calls: integer }[] those that still end their calls
+---@field cancelled integer calls that drain timeouts have ended, ever
+
+---@return perigee.ReloadStatus
+function Set:status()
+  local status = { scripts = {}, old = {}, cancelled = self.cancelled }
+  for i, path in ipairs(self.scripts) do
+    local one = self.current[i]
+    if one then
+      one.hash = one.hash or digest(one:files())
+      status.scripts[#status.scripts + 1] = {
+        file = path, generation = one.number, loaded_at = one.loaded_at, hash = one.hash,
+        calls = self.host:calls(one),
+      }
+    end
+  end
+  for generation in pairs(self.host.retiring) do
+    status.old[#status.old + 1] = {
+      file = generation.path, generation = generation.number, calls = self.host:calls(generation),
+    }
+  end
+  table.sort(status.old, function(a, b) return a.generation < b.generation end)
+  return status
+end
+
+--- The files the present generations were made of: those to watch.
+---@return string[]
+function Set:files()
+  local seen, list = {}, {}
+  for _, path in ipairs(self.scripts) do seen[path] = true end
+  for _, generation in pairs(self.current) do
+    for path in pairs(generation:files()) do seen[path] = true end
+  end
+  for path in pairs(seen) do list[#list + 1] = path end
+  table.sort(list)
+  return list
+end
+
+--- URLs of the open listeners.
+---@return string[]
+function Set:addresses() return self.host:addresses() end
+
+--- Drains all and ends it.
+---@param options? { drain_timeout: integer? }
+---@return perigee.Promise
+function Set:stop(options) return self.host:stop(options) end
+
+---@param refusal any
+---@return boolean
+local function is_refusal(refusal)
+  return type(refusal) == "table" and refusal.script ~= nil and refusal.error ~= nil
+end
+
+--- What to log of a refusal: "INVALID_OPTION: ... (routes.lua:12)".
+---@param refusal perigee.Refusal
+---@return string
+local function explain(refusal)
+  local where = refusal.where and (" (%s)"):format(refusal.where) or ""
+  return tostring(refusal.error) .. where
+end
+
+--- Logs what became of a reload.
+---@param candidate? perigee.Candidate committed
+---@param refusal? perigee.Refusal why there is none
+local function report(candidate, refusal)
+  for _, change in ipairs(candidate and candidate.changes or {}) do
+    if change.old then log.info("%s: generation %d serves, %d retires", change.script, change.new, change.old) end
+  end
+  for _, one in ipairs(candidate and candidate.refused or { refusal }) do
+    log.error("%s: the reload is refused: %s", one.script, explain(one))
+  end
+end
+
+return { new = new, is_refusal = is_refusal, explain = explain, report = report }
