@@ -34,6 +34,15 @@ static void on_closed_turn(struct pge_defer *defer) {
 
 static void on_failing_turn(struct pge_defer *defer);
 
+/* From its making to its close a client keeps the links of its pool; a closed one that is used
+ * again does, too. */
+static void become_user(struct pge_client *client) {
+    if (client->is_user)
+        return;
+    client->is_user = true;
+    client->pool->users++;
+}
+
 struct pge_client *pge_client_new(struct pge_engine *engine, struct pge_pool_options *options,
                                   const struct pge_client_events *events, void *owner) {
     struct pge_client *client = pge_calloc(1, sizeof *client);
@@ -53,6 +62,7 @@ struct pge_client *pge_client_new(struct pge_engine *engine, struct pge_pool_opt
     pge_defer_init(&client->failing, on_failing_turn);
     pge_list_push(&client->pool->clients, &client->node);
     pge_defer_init(&client->closed, on_closed_turn);
+    become_user(client);
     return client;
 }
 
@@ -100,8 +110,9 @@ static void on_failing_turn(struct pge_defer *defer) {
 void pge_client_close(struct pge_client *client) {
     struct pge_pool *pool = client->pool;
     struct pge_loop *loop = pool->engine->loop;
-    if (client->is_open) {
-        client->is_open = false;
+    client->is_open = false;
+    if (client->is_user) {
+        client->is_user = false;
         pool->users--;
     }
     client->is_closing = true;
@@ -135,12 +146,9 @@ static int give_up_status(struct pge_failure *why, int status) {
     }
 }
 
-/* Counts the client among the users of its pool, which thereby is open. */
 static void open_client(struct pge_client *client) {
-    if (client->is_open)
-        return;
     client->is_open = true;
-    client->pool->users++;
+    become_user(client);
 }
 
 static int check_room(struct pge_client *client, struct pge_link *link, struct pge_failure *why) {

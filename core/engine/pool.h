@@ -56,7 +56,7 @@ struct pge_pool {
     struct pge_list node; /* engine->pools */
     struct pge_pool_options options;
     struct pge_list clients; /* all that share it, open or closed */
-    unsigned users;          /* of these, open */
+    unsigned users;          /* of these, is_user */
     struct pge_host hosts[PGE_MAX_HOSTS];
     unsigned ready, connecting, links; /* links: all, those closing too */
     unsigned closing;
@@ -82,7 +82,8 @@ struct pge_client {
     void *owner;
     struct pge_defer failing; /* the doomed calls are told */
     struct pge_defer closed;  /* on_closed */
-    bool is_open;             /* counted in pool->users */
+    bool is_user;             /* made, or used, since it was last closed: it keeps the links */
+    bool is_open;             /* used since then */
     bool is_closing;          /* on_closed is to come */
     bool is_orphan;           /* pge_client_free was called */
     bool told_connected;      /* what the last on_status said */

@@ -53,7 +53,7 @@ local function without_exit()
 end
 
 ---@param path string of the script
----@param options? { files: table<string, string>?, is_served: boolean? } files: sources to take instead of those on disk
+---@param options? { files: table<string, string>?, is_served: boolean? } files: to take instead of those on disk
 ---@return perigee.Environment
 local function new(path, options)
   local folder = path:match("^(.*)/[^/]*$") or "."
@@ -86,7 +86,7 @@ end
 local function read_file(path)
   local file, message = io.open(path, "rb")
   if not file then error("cannot open " .. message, 0) end
-  local parts, size, piece, failure = {}, 0, nil, nil
+  local parts, size, piece, failure = {}, 0
   repeat -- in pieces: what is read at once has its room allotted first
     piece, failure = file:read(PIECE)
     parts[#parts + 1] = piece

@@ -5,6 +5,7 @@
 local combinators = require("perigee.combinators")
 local errors = require("perigee.errors")
 local log = require("perigee.log")
+local scheduler = require("perigee.scheduler")
 
 local HOOK_MS = 5000
 
@@ -55,12 +56,17 @@ end
 --- Life ---------------------------------------------------------------------------------------------------------
 
 local function run_hook(name, limit_ms, hook, ...)
-  local work = combinators.async(hook, ...)
-  local ok, result = pcall(function() return work:timeout(limit_ms):await() end)
-  if ok then return result end
-  if errors.is(result) and result.code == "TIMEOUT" and work.state == "pending" then
+  local work, is_late = combinators.async(hook, ...), false
+  local timer = scheduler.after(limit_ms, function()
+    is_late = true
     work:cancel()
+  end)
+  local ok, result = pcall(function() return work:await() end)
+  timer:cancel()
+  if is_late then
     result = errors.make("TIMEOUT", ("%s did not end within %d ms"):format(name, limit_ms))
+  elseif ok then
+    return result
   end
   error(result, 0)
 end

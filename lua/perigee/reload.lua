@@ -10,7 +10,6 @@ local combinators = require("perigee.combinators")
 local core = require("perigee.core")
 local errors = require("perigee.errors")
 local host = require("perigee.host")
-local log = require("perigee.log")
 local scheduler = require("perigee.scheduler")
 local script = require("perigee.script")
 
@@ -53,10 +52,14 @@ Candidate.__name = "perigee.candidate"
 
 --- Collecting ---------------------------------------------------------------------------------------------------
 
--- In small steps, so that no request waits for a whole collection. Traces keep the functions they were made of.
+-- In small steps, so that no request waits for a whole collection. Traces and idle coroutines keep the functions
+-- they have run.
 local function collect(set, token, steps)
   if set.quiet ~= token then return end
-  if steps == 0 then jit.flush() end
+  if steps == 0 then
+    scheduler.trim()
+    jit.flush()
+  end
   local ended = collectgarbage("step", STEP_SIZE)
   if ended then set.cycles = set.cycles + 1 end
   if set.cycles == 2 or steps == MAX_STEPS then return end -- what the first finalises, the second frees
@@ -289,24 +292,4 @@ local function is_refusal(refusal)
   return type(refusal) == "table" and refusal.script ~= nil and refusal.error ~= nil
 end
 
---- What to log of a refusal: "INVALID_OPTION: ... (routes.lua:12)".
----@param refusal perigee.Refusal
----@return string
-local function explain(refusal)
-  local where = refusal.where and (" (%s)"):format(refusal.where) or ""
-  return tostring(refusal.error) .. where
-end
-
---- Logs what became of a reload.
----@param candidate? perigee.Candidate committed
----@param refusal? perigee.Refusal why there is none
-local function report(candidate, refusal)
-  for _, change in ipairs(candidate and candidate.changes or {}) do
-    if change.old then log.info("%s: generation %d serves, %d retires", change.script, change.new, change.old) end
-  end
-  for _, one in ipairs(candidate and candidate.refused or { refusal }) do
-    log.error("%s: the reload is refused: %s", one.script, explain(one))
-  end
-end
-
-return { new = new, is_refusal = is_refusal, explain = explain, report = report }
+return { new = new, is_refusal = is_refusal }

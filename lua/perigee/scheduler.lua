@@ -369,6 +369,11 @@ local function set_host_runs_loop(value)
   host_runs_loop = value
 end
 
+--- Lets go of the idle coroutines: each still holds what it ran last.
+local function trim()
+  pool, pooled = {}, 0
+end
+
 core.hooks({
   enter = enter,
   leave = leave,
@@ -378,5 +383,5 @@ core.hooks({
 return {
   start = start, await = await, acquire = acquire, suspend = suspend, wake = wake, protect = protect,
   post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
-  guarded = guarded, set_host_runs_loop = set_host_runs_loop,
+  guarded = guarded, trim = trim, set_host_runs_loop = set_host_runs_loop,
 }

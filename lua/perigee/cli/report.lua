@@ -2,6 +2,7 @@
 
 local core = require("perigee.core")
 local errors = require("perigee.errors")
+local log = require("perigee.log")
 
 local report = {}
 
@@ -20,6 +21,19 @@ function report.error(err, where)
   local text = tostring(text_of(err)):gsub("[%z\1-\8\10-\31\127]", " ")
   if where then text = text .. " (" .. where .. ")" end
   io.stderr:write("perigee: ", text, "\n")
+end
+
+--- Logs what became of a reload.
+---@param candidate? perigee.Candidate committed
+---@param refusal? perigee.Refusal why there is none
+function report.reload(candidate, refusal)
+  for _, change in ipairs(candidate and candidate.changes or {}) do
+    if change.old then log.info("%s: generation %d serves, %d retires", change.script, change.new, change.old) end
+  end
+  for _, one in ipairs(candidate and candidate.refused or { refusal }) do
+    local where = one.where and (" (%s)"):format(one.where) or ""
+    log.error("%s: the reload is refused: %s%s", one.script, text_of(one.error), where)
+  end
 end
 
 --- The traceback of a fault, for whoever wrote the script.

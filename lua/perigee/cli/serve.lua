@@ -6,6 +6,7 @@ local log = require("perigee.log")
 local options = require("perigee.options")
 local promise = require("perigee.promise")
 local reload = require("perigee.reload")
+local report = require("perigee.cli.report")
 local scheduler = require("perigee.scheduler")
 local uv = require("luv")
 
@@ -66,7 +67,7 @@ local function reload_now(set)
   combinators.spawn(function()
     local ok, result = pcall(function() return set:prepare():await() end)
     if ok then result:commit() end
-    reload.report(ok and result or nil, result)
+    report.reload(ok and result or nil, result)
   end)
 end
 
