@@ -56,6 +56,7 @@ static struct pge_lua_http_slot *slot_acquire(struct pge_lua_http *h,
     pge_list_remove(&slot->node);
     slot->generation++;
     slot->stamp = h->stamp;
+    slot->is_told = false;
     slot->forward.req = req;
     *pge_http_request_user(req) = slot;
     return slot;
@@ -103,11 +104,24 @@ static int deliver_request(lua_State *L) {
     return 0;
 }
 
-static void enter_request(void *arg) {
-    struct delivery *d = arg;
-    pge_bind_call(d->owner->box.bind, deliver_request, d);
+static void enter_arrived(void *arg) {
+    struct pge_lua_http *h = arg;
+    while (!pge_list_is_empty(&h->arrived)) {
+        struct pge_lua_http_slot *slot =
+            container_of(h->arrived.next, struct pge_lua_http_slot, node);
+        struct delivery d = {h, handle_of(slot), pge_http_request_message(slot->forward.req)};
+        pge_list_remove(&slot->node);
+        slot->is_told = true;
+        pge_bind_call(h->box.bind, deliver_request, &d);
+    }
 }
 
+static void on_arrived_turn(struct pge_defer *defer) {
+    struct pge_lua_http *h = container_of(defer, struct pge_lua_http, tell_arrived);
+    pge_bind_enter(&h->box.bind->engine, enter_arrived, h);
+}
+
+/* What arrives in one turn, on all connections, is one entry into Lua at its end. */
 static void on_request(struct pge_http_server *server, struct pge_http_request *req) {
     struct pge_lua_http *h = pge_http_server_owner(server);
     struct pge_lua_http_slot *slot = slot_acquire(h, req);
@@ -115,8 +129,8 @@ static void on_request(struct pge_http_server *server, struct pge_http_request *
         pge_http_reply_problem(req, 503, (struct pge_span){0}, 1, NULL, 0);
         return;
     }
-    struct delivery d = {h, handle_of(slot), pge_http_request_message(req)};
-    pge_bind_enter(&h->box.bind->engine, enter_request, &d);
+    pge_list_push(&h->arrived, &slot->node);
+    pge_loop_defer(&h->box.bind->loop, &h->tell_arrived, PGE_SOON);
 }
 
 static int deliver_abort(lua_State *L) {
@@ -155,6 +169,11 @@ static void on_abort(struct pge_http_server *server, struct pge_http_request *re
         pge_lua_http_slot_release(slot);
         return;
     }
+    if (!slot->is_told) {
+        pge_list_remove(&slot->node);
+        pge_lua_http_slot_release(slot);
+        return;
+    }
     slot->forward.req = NULL;
     pge_list_push(&h->aborted, &slot->node);
     pge_loop_defer(&h->box.bind->loop, &h->tell_aborted, PGE_SOON);
@@ -188,6 +207,7 @@ static void free_slots(struct pge_lua_http *h) {
 static void on_close(struct pge_http_server *server) {
     struct pge_lua_http *h = pge_http_server_owner(server);
     h->server = NULL;
+    pge_defer_cancel(&h->tell_arrived);
     pge_defer_cancel(&h->tell_aborted);
     pge_bind_enter(&h->box.bind->engine, enter_close, h);
     pge_list_init(&h->aborted);
@@ -257,7 +277,9 @@ static int http_new(lua_State *L) {
     lua_settop(L, 2);
     struct pge_lua_http *h = pge_box_new(L, bind, sizeof *h, CLASS, drop);
     pge_list_init(&h->free);
+    pge_list_init(&h->arrived);
     pge_list_init(&h->aborted);
+    pge_defer_init(&h->tell_arrived, on_arrived_turn);
     pge_defer_init(&h->tell_aborted, on_aborted_turn);
     read_events(L, h);
     struct pge_http_limits limits;

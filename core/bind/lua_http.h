@@ -15,10 +15,11 @@ enum pge_lua_http_event {
 
 struct pge_lua_http_slot {
     struct pge_http_forward forward; /* first; forward.req is the request, NULL once it is over */
-    struct pge_list node;            /* http->free, or http->aborted until Lua is told */
+    struct pge_list node;            /* http->free; http->arrived, aborted until Lua is told */
     struct pge_lua_http *owner;
     uint32_t index, generation;
     uint32_t stamp; /* the number its reply is stamped with; 0: none */
+    bool is_told;   /* Lua knows of it */
     int on_error_ref; /* of a forward; LUA_NOREF */
     struct pge_http_header stamp_header;
     char stamp_text[12];
@@ -31,8 +32,8 @@ struct pge_lua_http {
     int refs[PGE_LUA_HTTP_EVENTS];     /* registry */
     struct pge_lua_http_slot **chunks; /* owned, never moved */
     unsigned chunk_count;
-    struct pge_list free, aborted;
-    struct pge_defer tell_aborted;
+    struct pge_list free, arrived, aborted;
+    struct pge_defer tell_arrived, tell_aborted;
     char *stamp_name; /* owned; NULL: none */
     uint32_t stamp;   /* of the requests to come */
 };

@@ -253,8 +253,12 @@ int pge_nest_frame_end(struct pge_buf *out, size_t mark, size_t units) {
     char *payload = pge_buf_head(out) + mark + GAP;
     if (units == SIZE_MAX)
         units = pge_utf16_units(payload, n);
-    char text[24];
-    size_t width = (size_t)snprintf(text, sizeof(text), "%zu#", units);
+    char digits[24], *text = digits + sizeof(digits);
+    *--text = '#';
+    do
+        *--text = (char)('0' + units % 10);
+    while (units /= 10);
+    size_t width = (size_t)(digits + sizeof(digits) - text);
     if (width != GAP) {
         if (width > GAP && pge_buf_reserve(out, width - GAP) != 0) {
             out->end = out->start + mark;

@@ -135,7 +135,7 @@ const char *pge_http_server_date(struct pge_http_server *server) {
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     struct timespec now;
     struct tm tm;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
     if (now.tv_sec == server->date_s)
         return server->date;
     server->date_s = now.tv_sec;

@@ -2,6 +2,7 @@
 
 local arguments = require("perigee.cli.arguments")
 local combinators = require("perigee.combinators")
+local garbage = require("perigee.garbage")
 local log = require("perigee.log")
 local options = require("perigee.options")
 local promise = require("perigee.promise")
@@ -9,10 +10,6 @@ local reload = require("perigee.reload")
 local report = require("perigee.cli.report")
 local scheduler = require("perigee.scheduler")
 local uv = require("luv")
-
--- A proxy's garbage is short-lived: waiting until the heap is four times what lives halves the marking. Measured
--- with `make bench`: about a tenth of the CPU of a request, for 2 MB under load.
-local GC_PAUSE = 400
 
 local FLAGS = {
   ["--listen"] = { value = "text", many = true },
@@ -102,7 +99,7 @@ return function(argv, finish)
   local paths, flags = arguments.parse(argv, FLAGS)
   if #paths == 0 then arguments.usage("it takes one script or more") end
   check_listen(flags.listen)
-  collectgarbage("setpause", GC_PAUSE)
+  garbage.start()
   serve(reload.new({
     scripts = paths, listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
   }), finish)
