@@ -5,6 +5,8 @@
 
 local cjson = require("cjson")
 local machine = require("spec.bench.machine")
+local proxies = require("spec.bench.proxies")
+local wrk = require("spec.bench.wrk")
 
 local PERIGEE = "build/bin/perigee"
 local NODE = "build/peers/node"
@@ -23,6 +25,17 @@ end
 
 local function nest_gateway(service_port) return nest("gateway.js", { service = { port = service_port } }) end
 
+local function limit(service_port) return machine.start("measured", "build/bench/limit", { tostring(service_port) }) end
+
+-- HTTP proxies have an HTTP server behind them.
+local echo_port
+local function before_echo(start)
+  return function()
+    echo_port = echo_port or wrk.wait_port(machine.start("load", "build/bench/limit", {}))
+    return start(echo_port)
+  end
+end
+
 ---@class bench.Contender
 ---@field row string
 ---@field product string the first of a row is what the others are compared with
@@ -31,6 +44,15 @@ return {
   { row = "HTTP > script > TCP", product = "perigee", start = perigee_gateway, load = "wrk", path = "/orders/charge" },
   { row = "HTTP > to > TCP", product = "Nest 12", start = nest_gateway, load = "wrk", path = "/orders/charge" },
   { row = "HTTP > to > TCP", product = "perigee", start = perigee_gateway, load = "wrk", path = "/charge" },
+  { row = "HTTP > to > TCP", product = "the limit", start = limit, load = "wrk", path = "/orders/charge" },
+  {
+    row = "HTTP > to > TCP", product = "HAProxy", start = before_echo(proxies.haproxy), load = "wrk",
+    path = "/orders/charge",
+  },
+  {
+    row = "HTTP > to > TCP", product = "nginx", start = before_echo(proxies.nginx), load = "wrk",
+    path = "/orders/charge",
+  },
   {
     row = "send > TCP", product = "Nest 12", load = "calls",
     start = function(port, options)

@@ -3,6 +3,7 @@
 local cjson = require("cjson")
 local loop = require("spec.support.loop")
 local machine = require("spec.bench.machine")
+local tcp = require("spec.support.tcp")
 
 local wrk = {}
 
@@ -53,8 +54,18 @@ function wrk.load(contender, options)
   return { requests = told.requests, seconds = told.us / 1e6, p50_us = told.p50, p99_us = told.p99 }
 end
 
---- Waits until "listening on" or "ready" names the port.
+-- A port that was given to it is open when it can be dialled.
+local function wait_open(child)
+  return loop.wait_until(function()
+    local ok, peer = pcall(tcp.connect, child.port)
+    if ok then peer:close() end
+    return ok and child.port
+  end, 20000, function() return "port " .. child.port .. " of " .. child:describe() end)
+end
+
+--- Waits until "listening on" or "ready" names the port, or until it is open.
 function wrk.wait_port(child)
+  if child.port then return wait_open(child) end
   return tonumber(loop.wait_until(function()
     return child.stderr:match("listening on %S+:(%d+)\n") or child.stdout:match("ready (%d+)\n")
   end, 20000, function() return "a port of " .. child:describe() end))
