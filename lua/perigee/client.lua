@@ -9,6 +9,7 @@ local log = require("perigee.log")
 local options_of = require("perigee.options")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
+local scheduler = require("perigee.scheduler")
 
 local VALUE, LAST, END, FAIL = core.VALUE, core.LAST, core.END, core.FAIL
 local null, json_encode = core.null, core.json_encode
@@ -72,7 +73,7 @@ end
 
 ---@class perigee.CallOptions
 ---@field timeout? number|false ms of silence: until the first value, then between values
----@field deadline? number ms in all
+---@field deadline? number ms in all; that of whoever sends bounds it too
 ---@field metadata? table<string, string>
 
 local CALL_OPTIONS = { timeout = "number", deadline = "number", metadata = "table" }
@@ -137,16 +138,31 @@ local function refused(call)
   if call.opts then return check_options(call.opts) end
 end
 
+local function too_late()
+  return errors.make("TIMEOUT", "deadline exceeded")
+end
+
+-- ms: the call's own, or what is left to whoever asked. 0 or less: there is nothing left.
+local function sooner(own, at)
+  local left = at - core.now()
+  return own and own < left and own or left
+end
+
 local function source(observer, ctx, call)
   local client = call.client
   local err = refused(call)
   if err then return observer:error(err) end
+  local deadline = call.opts and call.opts.deadline or false
+  if ctx and ctx.deadline then
+    deadline = sooner(deadline, ctx.deadline)
+    if deadline <= 0 then return observer:error(too_late()) end
+  end
   local metadata = metadata_of(client, call)
   local text = pattern_text(call.pattern)
   if not text then return observer:error(invalid("the pattern cannot be encoded as JSON")) end
   local wire = client.wire
   local number, code, message = wire:send(text, call.data, observer, on_packet, ctx and ctx.raw or false,
-    timeout_of(client, call, ctx), call.opts and call.opts.deadline or false, metadata, call.pattern)
+    timeout_of(client, call, ctx), deadline, metadata, call.pattern)
   if not number then return observer:error(errors.make(code, message)) end
   return wire.cancel, wire, number
 end
@@ -171,6 +187,8 @@ end
 local function emit(client, call, target)
   local err = refused(call)
   if err then error(err, 0) end
+  local at = scheduler.deadline()
+  if at and at <= core.now() then error(too_late(), 0) end
   local metadata = metadata_of(client, call)
   local text = pattern_text(call.pattern)
   if not text then error(invalid("the pattern cannot be encoded as JSON"), 0) end

@@ -1,10 +1,12 @@
 --- Functions that make Promises and Replies, and that wait for several.
 
 local array = require("perigee.json").array -- results are lists, an empty one too when it becomes JSON
+local core = require("perigee.core")
 local errors = require("perigee.errors")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
 local scheduler = require("perigee.scheduler")
+local scope_of = require("perigee.scope")
 local link = require("perigee.link")
 
 local MAP_CONCURRENCY = 64
@@ -155,7 +157,11 @@ function Mapping:fill()
       self.active = self.active - 1
       return self:ended(i, work, ok, value)
     end })
-    promise.run(work, self.fn, self.values[i], i)
+    if self.scope then
+      scheduler.within(self.scope, promise.run, work, self.fn, self.values[i], i)
+    else
+      promise.run(work, self.fn, self.values[i], i)
+    end
   end
 end
 
@@ -177,9 +183,11 @@ function combinators.map(list, fn, options)
     promise.resolve(target, array())
     return target
   end
+  scope_of.adopt(target)
+  local scope = scheduler.deadline() and scheduler.scope()
   local function begin(values)
     local mapping = setmetatable({
-      target = target, fn = fn, values = values, n = n, left = n, results = array(),
+      target = target, scope = scope, fn = fn, values = values, n = n, left = n, results = array(),
       concurrency = concurrency, active = 0, next_index = 1, running = {}, over = false,
     }, Mapping)
     target.on_cancel, target.cancel_arg = mapping.cancel, mapping
@@ -194,27 +202,49 @@ function combinators.map(list, fn, options)
   return target
 end
 
-local function start(prompt, fn, ...)
-  local target = promise.pending()
-  target.prompt = prompt
-  promise.run(target, fn, ...)
-  return target
-end
-
---- Starts fn(...) in a coroutine now; the Promise of its first result. Cancelling it raises CANCELLED in fn.
+--- Starts fn(...) in a coroutine now; the Promise of its first result. Cancelling it raises CANCELLED in fn. It is a
+--- child of the coroutine that starts it: inherits its deadline, is cancelled with it, may outlive its end.
 ---@param fn function
 ---@return perigee.Promise
 function combinators.async(fn, ...)
   check_function("async", fn)
-  return start(false, fn, ...)
+  local target = promise.pending()
+  scope_of.adopt(target)
+  promise.run(target, fn, ...)
+  return target
 end
 
---- As async, but a failure nobody looks at is logged at once.
+--- As async, but nobody's child: neither deadline nor cancelling reach it, and a failure nobody looks at is logged at
+--- once.
 ---@param fn function
 ---@return perigee.Promise
 function combinators.spawn(fn, ...)
   check_function("spawn", fn)
-  return start(true, fn, ...)
+  local target = promise.pending()
+  target.prompt = true
+  scheduler.within(nil, promise.run, target, fn, ...)
+  return target
+end
+
+--- Runs fn(...) as async does, for ms at most: then it rejects with TIMEOUT, what runs is cancelled, and until then no
+--- send inside, whatever its own limits, lasts longer. Inside another deadline it can only be shorter.
+---@param ms number
+---@param fn function
+---@return perigee.Promise
+function combinators.deadline(ms, fn, ...)
+  promise.check_ms("deadline", ms)
+  check_function("deadline", fn)
+  local now, outer = core.now(), scheduler.deadline()
+  local at = math.min(now + ms, outer or math.huge)
+  local target, work = promise.pending(), promise.bare()
+  if at <= now then
+    promise.reject(target, errors.make("TIMEOUT", "deadline exceeded"))
+    return target
+  end
+  scope_of.adopt(work)
+  promise.limit(work, target, at - now, "deadline exceeded")
+  scheduler.within({ scope = { deadline = at } }, promise.run, work, fn, ...)
+  return target
 end
 
 local function wake_up(target)

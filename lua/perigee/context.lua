@@ -2,6 +2,7 @@
 
 local core = require("perigee.core")
 local errors = require("perigee.errors")
+local scope = require("perigee.scope")
 
 ---@class perigee.Context
 ---@field pattern string as received: a string, or the JSON text of anything else
@@ -10,7 +11,7 @@ local errors = require("perigee.errors")
 ---@field headers table<string, string>
 ---@field raw table? slice of the data
 ---@field peer string
----@field deadline? number
+---@field deadline? number ms left to the code that reads it
 ---@field cancelled boolean the peer has gone
 local Context = {}
 Context.__name = "perigee.context"
@@ -47,6 +48,7 @@ end
 local methods = { ack = no_ack, nack = no_ack }
 
 function Context.__index(self, name)
+  if name == "deadline" then return scope.left() end
   local maker = make[name]
   if not maker then return methods[name] end
   local value = maker(self)

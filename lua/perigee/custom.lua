@@ -61,7 +61,8 @@ end
 
 local function opening(self)
   if not self.opened then
-    local opened = later(self.object.connect)
+    local opened = promise.pending()
+    scheduler.within(nil, promise.run, opened, self.object.connect) -- for all calls, not under the first one's deadline
     self.opened = opened
     opened:next(function()
       if self.opened == opened then self.on_event("status", "connected") end

@@ -3,6 +3,7 @@
 local link = require("perigee.link")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
+local scheduler = require("perigee.scheduler")
 
 local entry = {}
 
@@ -37,7 +38,27 @@ end
 local function settings(answer)
   local state = answer.state
   if type(state) == "table" and state.up then return nil end
+  local at = scheduler.deadline()
+  if at then return { raw = true, deadline = at } end
   return RAW
+end
+
+-- A handler that has ended with children that still run: cancelling its answer reaches them.
+local function with_children()
+  local task = scheduler.scope()
+  return task and task.scope and task.scope.children and task
+end
+
+local function cancel_children(observer)
+  observer.started_by:cancel_children()
+end
+
+-- A function of its own: a closure in `observe` would keep that from being compiled.
+local function both(own, task)
+  return { cancel = function()
+    own:cancel()
+    task:cancel_children()
+  end }
 end
 
 local function told(reaction, ok, value)
@@ -52,14 +73,16 @@ end
 ---@param result any
 ---@return { cancel: fun(self) }?
 function entry.observe(observer, result)
+  local task = with_children()
   if reply.is(result) then
+    if task then observer.started_by, observer.release = task, cancel_children end
     link.connect(result, observer, settings(result))
     if not observer.closed then return observer end
   elseif promise.is(result) then
     local own = promise.bare()
     promise.resolve(own, result)
     promise.observe(own, { of = own, observer = observer, settle = told })
-    return own
+    return task and both(own, task) or own
   else
     return observer:value(result, true)
   end

@@ -10,6 +10,7 @@ local registry = require("perigee.registry")
 local request = require("perigee.request")
 local response = require("perigee.response")
 local scheduler = require("perigee.scheduler")
+local scope = require("perigee.scope")
 
 local TEXT = "text/plain; charset=utf-8"
 local RETRY_AFTER_S = 1
@@ -159,6 +160,7 @@ end
 
 local function context_index(ctx, name)
   if name == "headers" or name == "peer" or name == "raw" then return ctx.req[name] end
+  if name == "deadline" then return scope.left() end
   local value
   if name == "pattern" then
     value = ctx.route.method .. " " .. ctx.route.path

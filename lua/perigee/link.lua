@@ -5,12 +5,13 @@
 ---
 --- A source is a function(observer, ctx, state) that may return what cancels it: a function and up to two arguments
 --- for it, or an object with cancel(). It may call the observer at once. ctx is a table of settings handed up by
---- operators, or nil. Cancel is called at most once, and never after the source has ended by itself.
+--- operators, or nil; its `deadline` is when whoever asks is out of time. Cancel is called at most once, and never
+--- after the source has ended by itself.
 
 local errors = require("perigee.errors")
 local scheduler = require("perigee.scheduler")
 
-local guarded = scheduler.guarded
+local guarded, deadline = scheduler.guarded, scheduler.deadline
 
 ---@class perigee.Link
 ---@field down table the next stage
@@ -91,6 +92,10 @@ end
 ---@param ctx? table
 local function connect(reply, link, ctx)
   if reply.slot then reply:_asked() end
+  if ctx == nil then -- who asks is told once: a retry asks later, when nobody runs
+    local at = deadline()
+    if at then ctx = { deadline = at } end
+  end
   local ok, fn, a, b = xpcall(reply.source, errors.on_raise, link, ctx, reply.state)
   if not ok then
     link:error(fn)

@@ -4,9 +4,10 @@
 local errors = require("perigee.errors")
 local log = require("perigee.log")
 local scheduler = require("perigee.scheduler")
+local scope = require("perigee.scope")
 local where = require("perigee.where")
 
-local post = scheduler.post
+local deadline, post, within = scheduler.deadline, scheduler.post, scheduler.within
 
 ---@class perigee.Promise
 ---@field private state "pending"|"fulfilled"|"rejected"
@@ -14,6 +15,7 @@ local post = scheduler.post
 ---@field private locked? boolean resolved with another Promise or Reply, whose outcome it waits for
 ---@field private handled? boolean somebody looks at the outcome
 ---@field private on_cancel? fun(arg: any) reaches what will settle it
+---@field private parent? perigee.Task cancels it when it is cancelled itself
 local Promise = {}
 Promise.__index = Promise
 Promise.__name = "perigee.promise"
@@ -196,9 +198,23 @@ local function rejected(err)
   return promise
 end
 
+-- Children of an ended task go to its own parent. Until its outcome is known, cancelling that reaches them too.
+local function bequeath(promise, task, ok, value)
+  if promise.parent then scope.bequeath(task, promise.parent) end
+  if ok then resolve(promise, value) else reject(promise, value) end
+  if promise.state ~= "pending" then return end
+  local on_cancel, arg = promise.on_cancel, promise.cancel_arg
+  promise.on_cancel, promise.cancel_arg = function()
+    scheduler.guarded(on_cancel, arg)
+    task:cancel_children()
+  end, nil
+end
+
 --- Runs fn(...) in a coroutine; its outcome settles the promise, and cancelling that cancels the coroutine.
+---@return perigee.Task
 local function run(promise, fn, ...)
-  local task = scheduler.start(function(ok, value)
+  local task = scheduler.start(function(ok, value, task)
+    if task.scope and task.scope.children then return bequeath(promise, task, ok, value) end
     if ok then resolve(promise, value) else reject(promise, value) end
   end, fn, ...)
   if promise.state == "pending" and not promise.locked then
@@ -206,6 +222,7 @@ local function run(promise, fn, ...)
   elseif promise.state == "rejected" then
     task:cancel() -- fn has cancelled its own promise and goes on; nothing when it has ended
   end
+  return task
 end
 
 --- Using --------------------------------------------------------------------------------------------------------
@@ -235,6 +252,7 @@ local function run_callback(reaction, ok, value)
   local fn = reaction.on_error
   if ok then fn = reaction.on_value end
   if fn == nil then return settle(target, ok, value) end
+  if reaction.scope then return within(reaction.scope, run, target, fn, value) end
   run(target, fn, value)
 end
 
@@ -248,6 +266,7 @@ function Promise:next(on_value, on_error)
   local target = pending()
   local reaction = link(self, target, run_callback)
   reaction.on_value, reaction.on_error = on_value, on_error
+  if deadline() then reaction.scope = scheduler.scope() end -- it runs for whoever registers it
   observe(self, reaction)
   return target
 end
@@ -268,6 +287,7 @@ local function run_finally(reaction, ok, value)
     if good then settle(target, ok, value) else settle(target, false, err) end
   end)
   observe(gate, after_gate)
+  if reaction.scope then return within(reaction.scope, run, gate, reaction.on_end) end
   run(gate, reaction.on_end)
 end
 
@@ -280,12 +300,14 @@ function Promise:finally(fn)
   local target = pending()
   local reaction = link(self, target, run_finally)
   reaction.on_end = fn
+  if deadline() then reaction.scope = scheduler.scope() end
   observe(self, reaction)
   return target
 end
 
 local function expire(reaction)
-  settle(reaction.target, false, errors.make("TIMEOUT", ("no value within %g ms"):format(reaction.ms)))
+  local message = reaction.message or ("no value within %g ms"):format(reaction.ms)
+  settle(reaction.target, false, errors.make("TIMEOUT", message))
   drop(reaction)
 end
 
@@ -299,6 +321,16 @@ local function drop_timed(reaction)
   drop(reaction)
 end
 
+--- The promise's outcome into target; TIMEOUT, and the promise cancelled, when that takes longer than ms.
+---@param message? string of the TIMEOUT
+local function limit(promise, target, ms, message)
+  local reaction = link(promise, target, settle_in_time)
+  reaction.ms, reaction.message = ms, message
+  reaction.timer = scheduler.after(ms, expire, reaction)
+  target.on_cancel = drop_timed
+  observe(promise, reaction)
+end
+
 --- Rejects with TIMEOUT, and cancels what it waits for, when that takes longer than ms. false: no limit.
 ---@param ms number|false
 ---@return perigee.Promise
@@ -306,11 +338,7 @@ function Promise:timeout(ms)
   if ms == false then return self:next() end
   check_ms("timeout", ms)
   local target = pending()
-  local reaction = link(self, target, settle_in_time)
-  reaction.ms = ms
-  reaction.timer = scheduler.after(ms, expire, reaction)
-  target.on_cancel = drop_timed
-  observe(self, reaction)
+  limit(self, target, ms)
   return target
 end
 
@@ -331,6 +359,6 @@ end
 return {
   new = new, defer = defer, resolved = resolved, rejected = rejected, is = is,
   pending = pending, bare = bare, resolve = resolve, reject = reject, settle = settle,
-  observe = observe, drop = drop, run = run, follower = follower,
+  observe = observe, drop = drop, run = run, limit = limit, follower = follower,
   check_callable = check_callable, check_ms = check_ms,
 }

@@ -26,6 +26,7 @@ local pool, pooled = {}, 0
 
 local queue, head, tail = {}, 1, 0 -- groups of four: function and three arguments
 local depth = 0 -- tasks on the stack, each resumed by the one below
+local active -- the task whose code runs, or whose end is being told
 local draining = false -- a drain loop is below us in the main state
 local entered = 0 -- the core has called into the main state and will call leave()
 local armed = false -- a timer will drain
@@ -61,7 +62,8 @@ end
 --- The queue ---------------------------------------------------------------------------------------------------
 
 local function drain()
-  draining = true
+  local was_active = active
+  draining, active = true, nil
   while head <= tail do
     local at = head
     head = at + 4
@@ -70,7 +72,7 @@ local function drain()
     if head > tail then head, tail = 1, 0 end
     guarded(fn, a, b, c)
   end
-  draining = false
+  draining, active = false, was_active
 end
 
 --- The core, or a timer of ours, is about to run code in the main state. Pairs with `leave`.
@@ -114,7 +116,8 @@ end
 
 ---@class perigee.Task
 ---@field private co thread
----@field private on_done? fun(ok: boolean, value: any)|table
+---@field scope perigee.Scope|false what it hands down, once there is something
+---@field private on_done? fun(ok: boolean, value: any, task: perigee.Task)|table
 ---@field private parked boolean
 ---@field private closers? table<table, true>
 local Task = {}
@@ -134,16 +137,17 @@ local function finish(task, ok, value)
   task.ended = true
   tasks[task.co] = nil
   local closers, on_done = task.closers, task.on_done
-  task.closers, task.on_done = nil, nil
+  task.on_done = nil
   if closers then
+    task.closers = nil
     for closer in pairs(closers) do guarded(closer.cancel, closer) end
   end
   if not on_done then return end
   if type(on_done) == "table" then return guarded(on_done.ended, on_done, ok, value) end
-  guarded(on_done, ok, value)
+  guarded(on_done, ok, value, task)
 end
 
-local function came_back(task, was_draining, was_entered, ok, what, done, value)
+local function came_back(task, was_draining, was_entered, was_active, ok, what, done, value)
   depth = depth - 1
   draining, entered = was_draining, was_entered
   if not ok then -- xpcall inside catches all but the ends of a budget or of memory
@@ -157,15 +161,16 @@ local function came_back(task, was_draining, was_entered, ok, what, done, value)
   elseif what ~= TOKEN then
     finish(task, false, unsupported("coroutine.yield outside a coroutine of the script's own"))
   end
+  active = was_active
   if head <= tail and not draining and entered == 0 and (depth == 0 or current() == nil) then drain() end
 end
 
 local function resume(task, ...)
-  local was_draining, was_entered = draining, entered
+  local was_draining, was_entered, was_active = draining, entered, active
   -- Inside a coroutine the loop can be run again (vim.wait): what enters then drains for itself.
-  draining, entered = false, 0
+  draining, entered, active = false, 0, task
   depth = depth + 1
-  return came_back(task, was_draining, was_entered, raw_resume(task.co, ...))
+  return came_back(task, was_draining, was_entered, was_active, raw_resume(task.co, ...))
 end
 
 -- At the bottom of the stack a task is resumed at once; from inside another, after that one has come back, so
@@ -176,8 +181,8 @@ local function resume_soon(task, ok, value)
 end
 
 --- Runs fn(...) now, in a coroutine, until it first waits.
----@param on_done? fun(ok: boolean, value: any)|{ ended: fun(self, ok: boolean, value: any) } told of its first result,
----or of the error; maybe before start returns
+---@param on_done? fun(ok: boolean, value: any, task: perigee.Task)|{ ended: fun(self, ok: boolean, value: any) } told
+---of its first result, or of the error; maybe before start returns
 ---@param fn function
 ---@return perigee.Task
 local function start(on_done, fn, ...)
@@ -189,7 +194,11 @@ local function start(on_done, fn, ...)
   else
     co = raw_create(pooled_loop)
   end
-  local task = setmetatable({ co = co, on_done = on_done, parked = false, ended = false, cancelled = false }, Task)
+  local task = setmetatable({
+    co = co, on_done = on_done, parked = false, ended = false, cancelled = false, scope = false,
+  }, Task) -- with `abort` and `abort_arg` eight fields: one more would double the table
+  local outer = active and active.scope
+  if outer and outer.deadline then task.scope = { deadline = outer.deadline } end
   tasks[co] = task
   resume(task, fn, ...)
   return task
@@ -201,8 +210,21 @@ local function abort(waiter)
   if fn then guarded(fn, arg) end
 end
 
---- Cancels what the task waits for and raises CANCELLED there; when it is not waiting, at its next await.
+--- Cancels what the task has started and still runs, in the order it was started.
+function Task:cancel_children()
+  local children = self.scope and self.scope.children
+  if not children then return end
+  self.scope.children = nil
+  for i = 1, children.n do
+    if children[i] then guarded(children[i].cancel, children[i]) end
+  end
+end
+
+--- Cancels what the task waits for and raises CANCELLED there; when it is not waiting, at its next await. Its children
+--- first: what it starts when it is told is no longer meant.
 function Task:cancel()
+  if self.ended then return end
+  self:cancel_children()
   if self.ended then return end
   if not self.parked then
     self.cancelled = true
@@ -215,6 +237,37 @@ end
 ---@private
 function Task.refuse()
   return unsupported(IN_C)
+end
+
+--- Scopes ------------------------------------------------------------------------------------------------------
+
+--- The task whose code runs; in the callback that is told of its end, the ended one.
+---@return perigee.Task?
+local function scope()
+  return active
+end
+
+--- The task whose coroutine runs.
+---@return perigee.Task?
+local function running_task()
+  return current() and active
+end
+
+--- When the sends of the running code are over, on core.now()'s clock.
+---@return number|false|nil
+local function deadline()
+  local own = active and active.scope
+  return own and own.deadline
+end
+
+--- Calls fn(...) as if the task called it (nil: nobody): what it starts inherits the deadline. It must not wait.
+---@param task? { scope: perigee.Scope|false }
+local function within(task, fn, ...)
+  local was = active
+  active = task
+  local ok, err = xpcall(fn, errors.on_raise, ...)
+  active = was
+  if not ok then error(err, 0) end
 end
 
 --- Waiting -----------------------------------------------------------------------------------------------------
@@ -295,6 +348,7 @@ local function acquire()
   if not isyieldable() then error(unsupported(IN_C), 0) end
   if task.cancelled then
     task.cancelled = false
+    task:cancel_children() -- those since
     error(cancelled(), 0)
   end
   return task
@@ -384,4 +438,5 @@ return {
   start = start, await = await, acquire = acquire, suspend = suspend, wake = wake, protect = protect,
   post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
   guarded = guarded, trim = trim, set_host_runs_loop = set_host_runs_loop,
+  scope = scope, running_task = running_task, deadline = deadline, within = within,
 }

@@ -1,5 +1,6 @@
 --- retry: asks again when the request fails.
 
+local core = require("perigee.core")
 local errors = require("perigee.errors")
 local link = require("perigee.link")
 local scheduler = require("perigee.scheduler")
@@ -50,6 +51,11 @@ local function delay(options, n)
   return ms * (1 + options.jitter * (2 * math.random() - 1))
 end
 
+-- Whoever asks is out of time: every further attempt would fail at once.
+function Retry:is_late()
+  return self.ctx and self.ctx.deadline and self.ctx.deadline <= core.now()
+end
+
 function Retry:failed(err)
   if self.closed then return end
   local options = self.state.options
@@ -58,7 +64,7 @@ function Retry:failed(err)
   local ok, wanted = wants(options.on, err)
   if self.closed then return end -- `on` has cancelled us
   if not ok then return self:error(wanted) end
-  if not wanted then return self:error(err) end
+  if not wanted or self:is_late() then return self:error(err) end
   local ms = delay(options, self.n)
   if ms <= 0 then return self:ask() end
   self.timer = scheduler.after(ms, self.ask, self)

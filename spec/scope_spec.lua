@@ -1,0 +1,449 @@
+local http = require("spec.support.http")
+local log = require("perigee.log")
+local loop = require("spec.support.loop")
+local perigee = require("perigee")
+local scheduler = require("perigee.scheduler")
+local scope = require("perigee.scope")
+local tcp = require("spec.support.tcp")
+local wire = require("spec.support.wire")
+
+local async, deadline, sleep, spawn = perigee.async, perigee.deadline, perigee.sleep, perigee.spawn
+
+local closing, lines
+
+before_each(function()
+  closing, lines = {}, {}
+  log.set_sink(function(line) lines[#lines + 1] = line end)
+end)
+
+after_each(function()
+  for i = #closing, 1, -1 do closing[i]() end
+  loop.finish()
+  log.set_sink()
+end)
+
+local function later(fn) closing[#closing + 1] = fn end
+
+-- An app of these handlers, on free ports or in-process.
+local function serve(url, setup)
+  local app = perigee.app()
+  setup(app)
+  app:listen(url)
+  app:start():await()
+  later(function() app:stop({ drain_timeout = 100 }):await() end)
+  return app:addresses()[1]
+end
+
+local function connect(url, options)
+  local client = perigee.client(url, options)
+  later(function() client:close():await() end)
+  return client
+end
+
+local function failure(waited)
+  local ok, err = pcall(waited.await, waited)
+  assert.is_false(ok)
+  return err
+end
+
+-- Waits for ever; `control.code` tells what it was ended with.
+local function endless(control)
+  local ok, err = pcall(function() perigee.promise(function() end):await() end)
+  assert(not ok)
+  control.code = err.code
+  error(err)
+end
+
+describe("cancelling a coroutine", function()
+  it("cancels what it waits for and the async children it has started, at any depth", function()
+    local child, grandchild, awaited = {}, {}, {}
+    local work = async(function()
+      async(function()
+        async(endless, grandchild)
+        endless(child)
+      end)
+      async(endless, awaited):await()
+    end)
+    work:cancel()
+    loop.turn()
+    assert.same({ "CANCELLED", "CANCELLED", "CANCELLED" }, { child.code, grandchild.code, awaited.code })
+  end)
+
+  it("leaves what it has spawned alone", function()
+    local spawned = {}
+    local other
+    local work = async(function()
+      other = spawn(endless, spawned)
+      endless({})
+    end)
+    work:cancel()
+    loop.turn()
+    assert.is_nil(spawned.code)
+    other:cancel()
+    loop.turn()
+    assert.equal("CANCELLED", spawned.code)
+  end)
+
+  it("cancels a map that it does not wait for", function()
+    local mapped = {}
+    local work = async(function()
+      perigee.map({ 1 }, function() endless(mapped) end)
+      sleep(1):await()
+      endless({})
+    end)
+    sleep(5):await()
+    work:cancel()
+    loop.turn()
+    assert.equal("CANCELLED", mapped.code)
+  end)
+
+  it("reaches children also while it does not wait", function()
+    local child = {}
+    local work
+    work = async(function()
+      sleep(1):await()
+      async(endless, child)
+      work:cancel()
+      assert.is_not_nil(child.code)
+    end)
+    assert.equal("CANCELLED", failure(work).code)
+    loop.turn()
+    assert.same({ code = "CANCELLED" }, child)
+    assert.same({}, lines)
+  end)
+
+  it("spares the children it starts after it was told", function()
+    local ran
+    local work = async(function()
+      local ok = pcall(endless, {})
+      assert(not ok)
+      ran = async(function()
+        sleep(1):await()
+        return "cleaned"
+      end):await()
+    end)
+    work:cancel()
+    loop.wait_until(function() return ran end)
+    assert.equal("cleaned", ran)
+  end)
+
+  it("reaches grandchildren whose parent has ended, and not those whose scope has", function()
+    local inherited, free = {}, {}
+    local outer = async(function()
+      async(function() async(endless, inherited) end)
+      endless({})
+    end)
+    local ended
+    local other = async(function()
+      ended = async(endless, free)
+    end)
+    other:await()
+    outer:cancel()
+    other:cancel()
+    loop.turn()
+    assert.equal("CANCELLED", inherited.code)
+    assert.is_nil(free.code)
+    ended:cancel()
+    loop.turn()
+  end)
+
+  it("reaches children of one that has returned what it waits for", function()
+    local child = {}
+    local work = async(function()
+      async(endless, child)
+      return sleep(60000)
+    end)
+    loop.turn()
+    work:cancel()
+    loop.turn()
+    assert.equal("CANCELLED", child.code)
+  end)
+
+  it("keeps no children that have ended, however many it starts", function()
+    async(function()
+      for _ = 1, 100 do async(sleep, 0):await() end
+      assert.is_true(scheduler.scope().scope.children.n <= 16)
+      local live = {}
+      for i = 1, 100 do live[i] = async(sleep, 60000) end
+      for _ = 1, 1000 do async(function() return 1 end) end
+      assert.is_true(scheduler.scope().scope.children.n <= 200)
+      for i = 1, 100 do live[i]:cancel() end
+    end):await()
+  end)
+
+  it("cancels in the order they were started, those it starts before it hears of it too", function()
+    local order = {}
+    local function child(name)
+      local ok, err = pcall(endless, {})
+      if not ok then order[#order + 1] = name end
+      error(err)
+    end
+    local work
+    work = async(function()
+      sleep(1):await()
+      for i = 1, 3 do async(child, i) end
+      work:cancel()
+      async(child, 4)
+      sleep(1):await()
+    end)
+    failure(work)
+    loop.turn()
+    assert.same({ 1, 2, 3, 4 }, order)
+  end)
+
+  it("collects a child that nothing can end, its parent alive or not", function()
+    local gone = setmetatable({}, { __mode = "k" })
+    local go
+    local work = async(function()
+      gone[async(function() perigee.promise(function() end):await() end)] = true
+      perigee.promise(function(resolve) go = resolve end):await()
+    end)
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(next(gone))
+    go()
+    work:await()
+  end)
+end)
+
+describe("a caller that leaves", function()
+  it("cancels the children of an HTTP handler, which waits or has answered with a Promise", function()
+    local waiting, answered, started = {}, {}, 0
+    local url = serve("http://127.0.0.1:0", function(app)
+      app:get("/waits", function()
+        started = started + 1
+        async(endless, waiting)
+        endless({})
+      end)
+      app:get("/answers", function()
+        started = started + 1
+        async(endless, answered)
+        return perigee.promise(function() end)
+      end)
+    end)
+    local port = tonumber(url:match("%d+$"))
+    for path, control in pairs({ ["/waits"] = waiting, ["/answers"] = answered }) do
+      local peer = tcp.connect(port)
+      local before = started
+      peer:write("GET " .. path .. " HTTP/1.1\r\nHost: x\r\n\r\n")
+      loop.wait_until(function() return started > before end)
+      assert.is_nil(control.code)
+      peer:reset() -- after a mere FIN the answer is still sent
+      loop.wait_until(function() return control.code end)
+      assert.equal("CANCELLED", control.code)
+    end
+  end)
+
+  it("cancels the children of a message handler, which waits or streams (G7)", function()
+    local waiting, streaming, started = {}, {}, 0
+    local url = serve("tcp://127.0.0.1:0", function(app)
+      app:message("waits", function()
+        started = started + 1
+        async(endless, waiting)
+        endless({})
+      end)
+      app:message("streams", function()
+        started = started + 1
+        async(endless, streaming)
+        return perigee.reply(function() end)
+      end)
+    end)
+    for pattern, control in pairs({ waits = waiting, streams = streaming }) do
+      local peer = tcp.connect(tonumber(url:match("%d+$")))
+      local before = started
+      peer:write(wire.request(("%q"):format(pattern), "1"))
+      loop.wait_until(function() return started > before end)
+      assert.is_nil(control.code)
+      peer:reset() -- after a mere FIN the answer is still sent
+      loop.wait_until(function() return control.code end)
+      assert.equal("CANCELLED", control.code)
+    end
+  end)
+end)
+
+describe("deadline", function()
+  local client, heard
+
+  before_each(function()
+    heard = 0
+    client = connect(serve("local:scope", function(app)
+      app:message("never", function()
+        heard = heard + 1
+        return perigee.promise(function() end)
+      end)
+      app:message("fail", function()
+        heard = heard + 1
+        error({ code = 1 })
+      end)
+      app:message("echo", function(data)
+        heard = heard + 1
+        return data
+      end)
+      app:event("told", function() heard = heard + 1 end)
+    end))
+  end)
+
+  it("gives what the function returns, or raises", function()
+    assert.equal(3, deadline(1000, function(a, b) return a + b end, 1, 2):await())
+    assert.equal("v", deadline(1000, function() return client:send("echo", "v") end):await())
+    assert.equal(7, failure(deadline(1000, function() error({ code = 7 }) end)).code)
+  end)
+
+  it("rejects with TIMEOUT when the time is over, and cancels what runs, children included", function()
+    local body, child = {}, {}
+    local err = failure(deadline(10, function()
+      async(endless, child)
+      endless(body)
+    end))
+    assert.equal("TIMEOUT: deadline exceeded", tostring(err))
+    loop.turn()
+    assert.same({ "CANCELLED", "CANCELLED" }, { body.code, child.code })
+  end)
+
+  it("bounds every send inside, whatever the send's own limits", function()
+    local codes = {}
+    failure(deadline(20, function()
+      for i, call in ipairs({
+        client:send("never", 1), client:send("never", 1, { deadline = 60000 }),
+        client:send("never", 1, { timeout = false }), client:send("never", 1):timeout(60000),
+        client:send("never", 1):raw(), client:send("never", 1):map(print),
+      }) do
+        call:subscribe({ error = function(err) codes[i] = tostring(err) end })
+      end
+      sleep(60000):await()
+    end))
+    loop.wait_until(function() return #codes == 6 end)
+    for _, code in ipairs(codes) do assert.equal("TIMEOUT: deadline exceeded", code) end
+  end)
+
+  it("leaves a shorter limit of the send's own", function()
+    assert.equal("TIMEOUT: no value within 5 ms", tostring(failure(deadline(60000, function()
+      return client:send("never", 1, { timeout = 5 })
+    end))))
+    assert.equal("TIMEOUT: deadline exceeded", tostring(failure(deadline(60000, function()
+      return client:send("never", 1, { deadline = 5 })
+    end))))
+  end)
+
+  it("sends nothing when it has passed: send and emit fail at once", function()
+    local err, told
+    local work = deadline(5, function()
+      pcall(function() sleep(60000):await() end) -- ended by the deadline
+      err = failure(client:send("echo", 1))
+      told = failure(client:emit("told", 1))
+    end)
+    assert.equal("TIMEOUT", failure(work).code)
+    loop.wait_until(function() return told end)
+    assert.equal("TIMEOUT: deadline exceeded", tostring(err))
+    assert.equal("TIMEOUT: deadline exceeded", tostring(told))
+    assert.equal(0, heard)
+  end)
+
+  it("can only get shorter inside another", function()
+    deadline(1000, function()
+      deadline(60000, function() assert.is_true(scope.left() <= 1000) end):await()
+      deadline(100, function() assert.is_true(scope.left() <= 100) end):await()
+      assert.is_true(scope.left() > 100)
+    end):await()
+    assert.equal("TIMEOUT", failure(deadline(60000, function()
+      return deadline(5, function() return client:send("never", 1) end)
+    end)).code)
+    assert.equal("v", deadline(60000, function()
+      pcall(function() deadline(1, endless, {}):await() end)
+      return client:send("echo", "v"):await() -- the shorter one is over, not ours
+    end):await())
+  end)
+
+  it("does not start what begins after an outer one has passed", function()
+    local ran
+    failure(deadline(1, function()
+      pcall(endless, {})
+      ran = deadline(1000, function() ran = true end)
+    end))
+    loop.wait_until(function() return ran end)
+    assert.equal("TIMEOUT: deadline exceeded", tostring(failure(ran)))
+  end)
+
+  it("is inherited by async, map, callbacks of promises and iterators, and not by spawn", function()
+    local seen = {}
+    local function look(name)
+      return function() seen[name] = scope.left() or "none" end
+    end
+    deadline(60000, function()
+      spawn(look("spawn"))
+      async(function() async(look("async")) end)
+      perigee.all({
+        perigee.map({ sleep(1) }, look("map")),
+        sleep(1):next(look("next")), sleep(1):finally(look("finally")),
+        perigee.promise(function(_, reject) reject(1) end):catch(look("catch")),
+        client:send("echo", 1):next(look("reply")),
+        perigee.from(look("from")):last(),
+      }):await()
+    end):await()
+    assert.equal("none", seen.spawn)
+    for _, name in ipairs({ "async", "map", "next", "finally", "catch", "reply", "from" }) do
+      assert.is_true(type(seen[name]) == "number" and seen[name] <= 60000, name)
+    end
+    assert.is_nil(scope.left())
+  end)
+
+  it("holds for what an operator asks later, and ends a retry", function()
+    local errs = {}
+    local function note(name)
+      return { error = function(err) errs[name] = tostring(err) end }
+    end
+    failure(deadline(15, function() -- nobody waits for these: only the deadline ends them
+      client:send("fail", 1):catch_error(function() return client:send("never", 1) end):subscribe(note("caught"))
+      client:send("fail", 1):retry({ attempts = 1e6, backoff = 2, factor = 1 }):subscribe(note("retried"))
+      sleep(60000):await()
+    end))
+    loop.wait_until(function() return errs.caught and errs.retried end)
+    assert.same({ caught = "TIMEOUT: deadline exceeded", retried = "TIMEOUT: deadline exceeded" }, errs)
+  end)
+
+  it("takes milliseconds and a function", function()
+    for _, bad in ipairs({ { "soon", print }, { -1, print }, { 1 } }) do
+      local ok, err = pcall(deadline, unpack(bad, 1, 2))
+      assert.same({ false, "INVALID_OPTION" }, { ok, err.code })
+    end
+  end)
+
+  it("is ctx.deadline: ms left to the handler, nil without one", function()
+    local seen = {}
+    local url = serve("http://127.0.0.1:0", function(app)
+      app:use(function(_, ctx, next)
+        seen[#seen + 1] = ctx.deadline == nil
+        return deadline(5000, next)
+      end)
+      app:get("/", function(_, ctx)
+        seen[#seen + 1] = ctx.deadline > 1000 and ctx.deadline <= 5000
+        return client:send("left", 1)
+      end)
+    end)
+    serve("local:left", function(app)
+      app:message("left", function(_, ctx) return { tostring(ctx.deadline) } end)
+    end)
+    client = connect("local:left")
+    assert.equal('["nil"]', http.request(url, "GET", "/").body)
+    assert.same({ true, true }, seen)
+  end)
+
+  it("is 504 when an HTTP handler runs into it", function()
+    local url = serve("http://127.0.0.1:0", function(app)
+      app:use(function(_, _, next) return deadline(10, next) end)
+      app:get("/", function() return client:send("never", 1) end)
+    end)
+    assert.equal(504, http.request(url, "GET", "/").status)
+  end)
+
+  it("of the first call does not end the connecting of a transport in Lua", function()
+    local opened
+    local other = connect({ transport = {
+      connect = function() return perigee.promise(function(resolve) opened = resolve end) end,
+      publish = function(packet, callback) callback({ response = packet.data, isDisposed = true }) end,
+    } })
+    assert.equal("TIMEOUT", failure(deadline(5, function() return other:send("echo", 1) end)).code)
+    opened()
+    assert.equal(2, other:send("echo", 2):await())
+  end)
+end)
