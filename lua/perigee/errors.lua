@@ -8,12 +8,31 @@
 ---@field err? any what the peer sent, for REMOTE
 ---@field traceback? string where it was raised, for SCRIPT
 ---@field errors? any[] all failures, from `any`
+---@field failures? { step: string, error: any }[] what a saga could not undo
 local Error = {}
 Error.__index = Error
 Error.__name = "perigee.error"
 
+--- One line for any error, its own tostring where it has one.
+---@param err any
+---@return string
+local function text(err)
+  if type(err) ~= "table" or (getmetatable(err) or {}).__tostring then return tostring(err) end
+  return tostring(err.message or err.code or err)
+end
+
+--- "charge (TIMEOUT: no value within 5 ms), reserve (…)".
+---@param failures { step: string, error: any }[]
+---@return string
+local function list(failures)
+  local texts = {}
+  for i, failure in ipairs(failures) do texts[i] = ("%s (%s)"):format(failure.step, text(failure.error)) end
+  return table.concat(texts, ", ")
+end
+
 function Error.__tostring(self)
   local message = self.message == nil and "" or tostring(self.message)
+  if type(self.failures) == "table" then message = ("%s; not undone: %s"):format(message, list(self.failures)) end
   if self.code == nil then return message end
   return tostring(self.code) .. ": " .. message
 end
@@ -70,4 +89,4 @@ local function on_raise(value)
   return from(value, (debug.traceback("", 2):gsub("^\n", "")))
 end
 
-return { new = new, make = make, misuse = misuse, is = is, from = from, on_raise = on_raise }
+return { list = list, new = new, make = make, misuse = misuse, is = is, from = from, on_raise = on_raise }

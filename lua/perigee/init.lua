@@ -8,6 +8,7 @@ local errors = require("perigee.errors")
 local json = require("perigee.json")
 local patterns = require("perigee.patterns")
 local response = require("perigee.response")
+local saga = require("perigee.saga")
 
 ---@class perigee
 local perigee = {
@@ -17,6 +18,7 @@ local perigee = {
   any_pattern = patterns.any,
   to = response.to,
   response = response.response,
+  saga = saga.new,
   json = json,
   array = json.array,
   null = core.null,
