@@ -125,6 +125,36 @@ describe("environment", function()
     assert.is_truthy(err.message:find("absent.lua", 1, true))
   end)
 
+  it("cancels what has begun, and waits for its sagas to undo it before the clients close", function()
+    local app = perigee.app()
+    app:message("undo", function() return perigee.sleep(10):next(function() return "undone" end) end)
+    app:listen("local:environment")
+    app:start():await()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local client = perigee.client("local:environment")
+      local seen = {}
+      local function saga(undo)
+        perigee.saga(function(s)
+          s:step("a", function() end, undo)
+          perigee.sleep(60000):await()
+        end, { undo_timeout = 200 })
+      end
+      saga(function() return client:send("undo", 1):tap(function(text) seen.text = text end) end)
+      perigee.saga(function(s) s:step("done", function() end, function() seen.wrong = true end) end):await()
+      return { seen, function() saga(function() perigee.sleep(60000):await() end) end }
+    ]])
+    assert.is_true(ok, tostring(result))
+    local seen, hang = unpack(result)
+    own:cancel(5000):await()
+    assert.are.same({ text = "undone" }, seen)
+    hang()
+    own:cancel(20):await()
+    assert.is_truthy(lines[#lines]:find("main.lua: not everything was undone within 20 ms", 1, true), lines[#lines])
+    own:close():await()
+    app:stop():await()
+  end)
+
   it("ends what the script has started, and says where that was", function()
     local own, ok, result = run([[
       local perigee = require("perigee")

@@ -2,6 +2,8 @@ local errors = require("perigee.errors")
 local log = require("perigee.log")
 local loop = require("spec.support.loop")
 local perigee = require("perigee")
+local program = require("spec.support.perigee")
+local tcp = require("spec.support.tcp")
 
 local async, deadline, saga, sleep = perigee.async, perigee.deadline, perigee.saga, perigee.sleep
 
@@ -291,6 +293,57 @@ describe("a saga under a deadline", function()
     end))
     assert.equal("TIMEOUT", err.code)
     assert.same({ "b CANCELLED", "undo a" }, trace)
+  end)
+end)
+
+describe("a saga of a served script", function()
+  local ledger
+
+  before_each(function()
+    ledger = perigee.app()
+    ledger:message("do", function() note("do")() return 1 end)
+    ledger:message("undo", function() note("undo")() return 1 end)
+    ledger:listen("tcp://127.0.0.1:0")
+    ledger:start():await()
+  end)
+
+  after_each(function()
+    program.clean()
+    ledger:stop():await()
+  end)
+
+  local function serve(...)
+    local child = program.start({ "serve", program.script([[
+local perigee = require("perigee")
+local app = perigee.app()
+app:clients({ { name = "LEDGER", transport = "tcp", host = "127.0.0.1", port = os.getenv("LEDGER_PORT") } })
+local ledger = app:inject("LEDGER")
+app:get("/", function()
+  return perigee.saga(function(s)
+    s:step("do", function() return ledger:send("do", 1) end, function() return ledger:send("undo", 1) end)
+    perigee.sleep(60000):await()
+  end)
+end)
+return app
+]]), "--listen", "http://127.0.0.1:0", ... }, { LEDGER_PORT = ledger:addresses()[1]:match("%d+$") })
+    local peer = tcp.connect(tonumber(program.urls(child)[1]:match(":(%d+)$")))
+    peer:write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    traced(1)
+    return child, peer
+  end
+
+  it("is undone when who asked has left", function()
+    local _, peer = serve()
+    peer:reset() -- after a mere FIN the answer is still sent
+    assert.same({ "do", "undo" }, traced(2))
+  end)
+
+  it("is undone when the drain timeout cuts it, while the clients are still there", function()
+    local child, peer = serve("--drain-timeout", "20")
+    child:kill()
+    assert.same({ "do", "undo" }, traced(2))
+    assert.equal(0, (child:wait()))
+    peer:close()
   end)
 end)
 

@@ -4,10 +4,12 @@ local combinators = require("perigee.combinators")
 local errors = require("perigee.errors")
 local log = require("perigee.log")
 local promise = require("perigee.promise")
+local saga = require("perigee.saga")
 local where_of = require("perigee.where")
 
 local MAX_SOURCE = 16 * 1024 * 1024 -- bytes of one file
 local PIECE = 16384
+local UNDO_MS = 10000
 
 ---@class perigee.Environment
 ---@field path string of the script
@@ -18,6 +20,7 @@ local PIECE = 16384
 ---@field private loading table<string, { co: thread|"main", done: perigee.Promise }>
 ---@field private search_path string
 ---@field private spawned table<perigee.Promise, true> weak
+---@field private sagas table<perigee.Promise, true> weak; that nothing is left to undo
 ---@field private clients table<table, true> weak
 local Environment = {}
 Environment.__index = Environment
@@ -42,6 +45,11 @@ local function own_perigee(self)
       return work
     end
   end
+  function own.saga(fn, options)
+    local work, ended = saga.start(fn, options)
+    self.spawned[work], self.sagas[ended] = true, true
+    return work
+  end
   return setmetatable(own, getmetatable(perigee))
 end
 
@@ -61,7 +69,7 @@ local function new(path, options)
     path = path, loaded = {}, loading = {}, files = {}, given = options and options.files,
     -- "?" and ";" mean something in a search path.
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
-    spawned = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
+    spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
   }, Environment)
   self.globals = setmetatable({}, { __index = _G })
   self.globals._G = self.globals
@@ -174,19 +182,40 @@ function Environment:run(...)
   return false, result, not told and raised.where ~= "?" and raised.where or nil
 end
 
---- Ends what the script has started: spawned work is cancelled, and logged, its clients are closed.
+local function list_of(set)
+  local list = {}
+  for item in pairs(set) do list[#list + 1] = item end
+  return list
+end
+
+--- Cancels what the script has started and still runs, and logs it. Settles when its sagas have nothing left to undo,
+--- or have been given their time; its clients are still there for that.
+---@param limit_ms? number 10000 when not given
 ---@return perigee.Promise
-function Environment:close()
-  for work in pairs(self.spawned) do
+function Environment:cancel(limit_ms)
+  limit_ms = limit_ms or UNDO_MS
+  for _, work in ipairs(list_of(self.spawned)) do
     if work.state == "pending" then
       log.warn("%s: what was started at %s still ran: it is cancelled", self.path,
         where_of.text(work.func, work.line))
       work:cancel()
     end
   end
-  local closing = {}
-  for client in pairs(self.clients) do closing[#closing + 1] = client:close() end
-  return combinators.settled(closing)
+  local sagas = list_of(self.sagas)
+  self.sagas = setmetatable({}, WEAK)
+  return combinators.settled(sagas):timeout(limit_ms):catch(function()
+    log.error("%s: not everything was undone within %g ms", self.path, limit_ms)
+  end)
+end
+
+--- Ends what the script has started: as `cancel`, then its clients are closed.
+---@return perigee.Promise
+function Environment:close()
+  return self:cancel():next(function()
+    local closing = {}
+    for client in pairs(self.clients) do closing[#closing + 1] = client:close() end
+    return combinators.settled(closing)
+  end)
 end
 
 return { new = new }

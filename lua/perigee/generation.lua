@@ -1,6 +1,6 @@
 --- One loaded version of a routing script: its environment, its app, and their life.
 ---
----   made -> start (clients, on_reload, on_start) -> [serves] -> finish (on_stop, clients close, spawned work ends)
+---   made -> start (clients, on_reload, on_start) -> [serves] -> finish (on_stop, spawned work ends, clients close)
 
 local combinators = require("perigee.combinators")
 local errors = require("perigee.errors")
@@ -98,15 +98,16 @@ function Generation:forwards()
   return self.app.registry:forwards()
 end
 
---- Runs the stop hooks of one that has started, closes its clients, ends what it has spawned. In a coroutine; failures
+--- Runs the stop hooks of one that has started, ends what it has spawned, closes its clients. In a coroutine; failures
 --- are logged.
----@param limit_ms integer for each hook
+---@param limit_ms integer for each hook; what its sagas have to undo has its own time
 function Generation:finish(limit_ms)
   for _, hook in ipairs(self.is_started and self.app.stop_hooks or {}) do
     local ok, err = pcall(run_hook, "on_stop", limit_ms, hook, self.app)
     if not ok then log.failure(("%s: in on_stop"):format(self:name()), err) end
   end
   self.is_started = false
+  if self.environment then self.environment:cancel():await() end -- while there are clients to undo with
   self.app.registry:close():await()
   if self.environment then self.environment:close():await() end
 end

@@ -29,9 +29,11 @@ TERM and INT drain: running requests are answered first; a second one ends at on
 usage: perigee run SCRIPT [ARG]... [--timeout MS]
 
 Runs a script in a coroutine, so that await works in it. `...` and `arg` are its arguments.
-The program ends with the script; work it has spawned is then cancelled.
+The program ends with the script; work it has spawned is then cancelled, and sagas under way are undone.
+Its exit status is the number the script returns, 0 without one, 1 when it fails. "-" reads it from standard input.
+INT and TERM cancel the script, which undoes its sagas; a second one ends at once.
 
-  --timeout MS         how long the whole may take
+  --timeout MS         how long the whole may take; then it is cancelled in the same way
   --                   what follows is for the script
 ]],
   send = [[

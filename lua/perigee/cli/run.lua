@@ -3,31 +3,84 @@
 local arguments = require("perigee.cli.arguments")
 local environment = require("perigee.environment")
 local errors = require("perigee.errors")
+local promise = require("perigee.promise")
 local report = require("perigee.cli.report")
 local scheduler = require("perigee.scheduler")
+local uv = require("luv")
 
 local FLAGS = { ["--timeout"] = { value = "ms" } }
+local EXIT_FAILED, MAX_EXIT = 1, 255
+local STDIN = "-"
+
+-- The first one cancels the script, which may take time to undo things. From then on the signal ends the process, as it
+-- does where nobody listens, so that the second one also ends a script that never comes back to the loop.
+local SIGNALS = { sigint = 130, sigterm = 143 } -- what shells say of a program that a signal has ended
+
+local function watch_signals(stopped)
+  local handles = {}
+  for name, status in pairs(SIGNALS) do
+    local handle = uv.new_signal()
+    uv.signal_start_oneshot(handle, name, function() -- not a method in every luv
+      scheduler.enter()
+      promise.resolve(stopped, { status = status, err = errors.make("CANCELLED", "ended by " .. name:upper()) })
+      scheduler.leave()
+    end)
+    handle:unref()
+    handles[#handles + 1] = handle
+  end
+  return handles
+end
+
+-- Waits for each: a state must not be closed while luv's handles are still closing.
+local function close_all(handles)
+  for _, handle in ipairs(handles) do
+    scheduler.await(function(resume) handle:close(function() resume(true) end) end)
+  end
+end
+
+-- What the chunk returns may be its exit status.
+local function status_of(result)
+  if type(result) ~= "number" then return { status = 0 } end
+  if result >= 0 and result <= MAX_EXIT and result == math.floor(result) then return { status = result } end
+  local message = ("the script returned %s, which is no exit status: 0 to %d"):format(tostring(result), MAX_EXIT)
+  return { status = EXIT_FAILED, err = errors.make("INVALID_OPTION", message) }
+end
+
+local function run_script(own, args)
+  local ok, result, where = own:run(unpack(args, 1, #args))
+  if ok then return status_of(result) end
+  return { status = EXIT_FAILED, err = result, where = where, is_fault = true }
+end
+
+-- How it ended: by itself, by a signal, or by its time.
+local function wait(work, stopped, timeout_ms)
+  local timer = timeout_ms and scheduler.after(timeout_ms, function()
+    local err = errors.make("TIMEOUT", ("the script did not end within %d ms"):format(timeout_ms))
+    promise.resolve(stopped, { status = EXIT_FAILED, err = err })
+  end)
+  promise.observe(work, { of = work, settle = function(_, _, ended) promise.resolve(stopped, ended) end })
+  local ended = stopped:await()
+  if timer then timer:cancel() end
+  return ended
+end
 
 ---@param argv string[]
----@param finish fun(code: integer) ends the program now
 ---@return integer exit
-return function(argv, finish)
-  local positional, flags = arguments.parse(argv, FLAGS, 1)
-  local path = table.remove(positional, 1)
+return function(argv)
+  local args, flags = arguments.parse(argv, FLAGS, 1)
+  local path = table.remove(args, 1)
   if not path then arguments.usage("it takes a script") end
-  local own = environment.new(path)
-  positional[0] = path
-  own.globals.arg = positional
-  local timer = flags.timeout and scheduler.after(flags.timeout, function()
-    report.error(errors.make("TIMEOUT", ("the script did not end within %d ms"):format(flags.timeout)))
-    finish(1)
-  end)
-  local ok, err, where = own:run(unpack(positional, 1, #positional))
-  if timer then timer:cancel() end
-  if not ok then
-    report.error(err, where)
-    report.traceback(err)
-  end
+  local own = environment.new(path, path == STDIN and { files = { [STDIN] = io.read("*a") } } or nil)
+  args[0] = path
+  own.globals.arg = args
+  local work, stopped = promise.bare(), promise.bare()
+  local handles = watch_signals(stopped)
+  promise.run(work, run_script, own, args)
+  local ended = wait(work, stopped, flags.timeout)
+  if ended.err then report.error(ended.err, ended.where) end
+  if ended.is_fault then report.traceback(ended.err) end
+  work:cancel()
   own:close():await()
-  return ok and 0 or 1
+  close_all(handles)
+  return ended.status
 end
