@@ -112,10 +112,66 @@ describe("scripts/proxy.lua", function()
   end)
 end)
 
+-- Runs it with these arguments; its output is what the header shows.
+local function expect_promised(path, code, ...)
+  local got, out, err = program.run({ "run", path, ... })
+  assert.are.same({ code, "" }, { got, err })
+  assert.are.equal(promised(path, table.concat({ "perigee run " .. path, ... }, " ")) .. "\n", out)
+end
+
+describe("scripts/fanout.lua", function()
+  it("goes on with the answers that came in time", function()
+    expect_promised("scripts/fanout.lua", 0)
+  end)
+
+  it("asks the URLs it is given, and fails when none answers", function()
+    local url = "tcp://127.0.0.1:" .. tcp.free_port()
+    local code, out, err = program.run({ "run", "scripts/fanout.lua", url })
+    assert.are.same({ 1, url .. " no answer: CONNECT_FAILED\nnobody answered\n", "" }, { code, out, err })
+  end)
+end)
+
+describe("scripts/saga.lua", function()
+  it("places an order, or undoes what it has done", function()
+    expect_promised("scripts/saga.lua", 0, "Oslo")
+    expect_promised("scripts/saga.lua", 1, "Atlantis")
+  end)
+end)
+
+describe("scripts/crawl.lua", function()
+  it("asks for all there is, so many at once", function()
+    expect_promised("scripts/crawl.lua", 0)
+    local _, out = program.run({ "run", "scripts/crawl.lua", "7" })
+    assert.is_truthy(out:find("25 items worth 325, 7 requests at once at most\n", 1, true), out)
+  end)
+end)
+
+describe("scripts/bridge.lua", function()
+  it("takes orders from one transport and passes them on to another, changed", function()
+    local port, billing = start_billing()
+    local socket = os.tmpname()
+    os.remove(socket)
+    local child = program.start({ "serve", "scripts/bridge.lua" },
+      { FROM = "unix:" .. socket, TO = "tcp://127.0.0.1:" .. port })
+    local url = program.urls(child)[1]
+    local order = '{"ref":"ord_42","total":"19.99"}'
+    local command = "perigee send tcp://127.0.0.1:3002 order.pay '" .. order .. "'"
+    assert.are.equal(promised("scripts/bridge.lua", command), send(url, "order.pay", order))
+    program.run({ "emit", url, "order.placed", '{"ref":"ord_42"}' })
+    assert.are.equal("placed: ord_42", billing:line())
+    for data, told in pairs({
+      ['{"total":"0"}'] = "nothing to charge", ['{"total":"much"}'] = "total is no number: much",
+    }) do
+      local code, _, err = program.run({ "send", url, "order.pay", data })
+      assert.are.same({ 1, "perigee: REMOTE: " .. told .. "\n" }, { code, err })
+    end
+  end)
+end)
+
 describe("all scripts", function()
   it("pass the check together where they serve", function()
     assert.are.equal(0, (program.run({ "check", "scripts/billing.lua", "scripts/orders.lua" })))
-    assert.are.equal(0, (program.run({ "check", "scripts/proxy.lua" })))
+    assert.are.equal(0, (program.run({ "check", "scripts/proxy.lua", "scripts/bridge.lua" })))
   end)
 end)
 
