@@ -286,9 +286,9 @@ end)
     end
 
     it("undoes it when it takes longer than --timeout", function()
-      local code, out, err = run({ "run", script(SAGA .. "work:await()"), "--timeout", "100" })
+      local code, out, err = run({ "run", script(SAGA .. "work:await()"), "--timeout", "500" })
       assert.are.same({ 1, "waits\nundone\n" }, { code, out })
-      assert.are.equal("perigee: TIMEOUT: the script did not end within 100 ms\n", err:match("[^\n]*\n"))
+      assert.are.equal("perigee: TIMEOUT: the script did not end within 500 ms\n", err:match("[^\n]*\n"))
     end)
 
     it("undoes it when the chunk ends without waiting for it, or fails", function()

@@ -5,6 +5,7 @@ local perigee = require("perigee")
 local scheduler = require("perigee.scheduler")
 local scope = require("perigee.scope")
 local tcp = require("spec.support.tcp")
+local uv = require("luv")
 local wire = require("spec.support.wire")
 
 local async, deadline, sleep, spawn = perigee.async, perigee.deadline, perigee.sleep, perigee.spawn
@@ -339,6 +340,19 @@ describe("deadline", function()
     assert.equal(0, heard)
   end)
 
+  it("asks no fake when it has passed", function()
+    local app, err = perigee.app(), nil
+    app:clients({ { name = "FAR", port = 1 } })
+    app:override("FAR", { echo = function() heard = heard + 1 end })
+    local far = app:inject("FAR")
+    failure(deadline(5, function()
+      pcall(endless, {})
+      err = failure(far:send("echo", 1))
+    end))
+    loop.wait_until(function() return err end)
+    assert.same({ "TIMEOUT: deadline exceeded", 0 }, { tostring(err), heard })
+  end)
+
   it("can only get shorter inside another", function()
     deadline(1000, function()
       deadline(60000, function() assert.is_true(scope.left() <= 1000) end):await()
@@ -401,6 +415,30 @@ describe("deadline", function()
     assert.same({ caught = "TIMEOUT: deadline exceeded", retried = "TIMEOUT: deadline exceeded" }, errs)
   end)
 
+  it("is not that of callbacks which run meanwhile", function()
+    local seen
+    sleep(1):next(function() seen = scope.left() or "none" end)
+    deadline(60000, function()
+      while not seen do uv.run("once") end
+    end):await()
+    assert.equal("none", seen)
+  end)
+
+  it("is cancelled with the coroutine that started it", function()
+    local control = {}
+    local work = async(function()
+      deadline(60000, endless, control)
+      endless({})
+    end)
+    work:cancel()
+    loop.turn()
+    assert.equal("CANCELLED", control.code)
+    collectgarbage()
+    collectgarbage()
+    loop.turn()
+    assert.same({}, lines) -- no rejection that nobody handles
+  end)
+
   it("takes milliseconds and a function", function()
     for _, bad in ipairs({ { "soon", print }, { -1, print }, { 1 } }) do
       local ok, err = pcall(deadline, unpack(bad, 1, 2))
@@ -437,13 +475,17 @@ describe("deadline", function()
   end)
 
   it("of the first call does not end the connecting of a transport in Lua", function()
-    local opened
+    local opened, left
     local other = connect({ transport = {
-      connect = function() return perigee.promise(function(resolve) opened = resolve end) end,
+      connect = function()
+        left = scope.left() or "none"
+        return perigee.promise(function(resolve) opened = resolve end)
+      end,
       publish = function(packet, callback) callback({ response = packet.data, isDisposed = true }) end,
     } })
     assert.equal("TIMEOUT", failure(deadline(5, function() return other:send("echo", 1) end)).code)
     opened()
+    assert.equal("none", left)
     assert.equal(2, other:send("echo", 2):await())
   end)
 end)

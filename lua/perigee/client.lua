@@ -10,6 +10,7 @@ local options_of = require("perigee.options")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
 local scheduler = require("perigee.scheduler")
+local scope = require("perigee.scope")
 
 local VALUE, LAST, END, FAIL = core.VALUE, core.LAST, core.END, core.FAIL
 local null, json_encode = core.null, core.json_encode
@@ -138,10 +139,6 @@ local function refused(call)
   if call.opts then return check_options(call.opts) end
 end
 
-local function too_late()
-  return errors.make("TIMEOUT", "deadline exceeded")
-end
-
 -- ms: the call's own, or what is left to whoever asked. 0 or less: there is nothing left.
 local function sooner(own, at)
   local left = at - core.now()
@@ -155,7 +152,7 @@ local function source(observer, ctx, call)
   local deadline = call.opts and call.opts.deadline or false
   if ctx and ctx.deadline then
     deadline = sooner(deadline, ctx.deadline)
-    if deadline <= 0 then return observer:error(too_late()) end
+    if deadline <= 0 then return observer:error(scope.too_late()) end
   end
   local metadata = metadata_of(client, call)
   local text = pattern_text(call.pattern)
@@ -188,7 +185,7 @@ local function emit(client, call, target)
   local err = refused(call)
   if err then error(err, 0) end
   local at = scheduler.deadline()
-  if at and at <= core.now() then error(too_late(), 0) end
+  if at and at <= core.now() then error(scope.too_late(), 0) end
   local metadata = metadata_of(client, call)
   local text = pattern_text(call.pattern)
   if not text then error(invalid("the pattern cannot be encoded as JSON"), 0) end

@@ -238,10 +238,11 @@ function combinators.deadline(ms, fn, ...)
   local at = math.min(now + ms, outer or math.huge)
   local target, work = promise.pending(), promise.bare()
   if at <= now then
-    promise.reject(target, errors.make("TIMEOUT", "deadline exceeded"))
+    promise.reject(target, scope_of.too_late())
     return target
   end
-  scope_of.adopt(work)
+  scope_of.adopt(target)
+  work.parent = target.parent -- whose children its own become
   promise.limit(work, target, at - now, "deadline exceeded")
   scheduler.within({ scope = { deadline = at } }, promise.run, work, fn, ...)
   return target

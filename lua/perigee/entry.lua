@@ -38,8 +38,6 @@ end
 local function settings(answer)
   local state = answer.state
   if type(state) == "table" and state.up then return nil end
-  local at = scheduler.deadline()
-  if at then return { raw = true, deadline = at } end
   return RAW
 end
 

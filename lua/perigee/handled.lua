@@ -1,10 +1,12 @@
 --- A Reply of what a function returns: it runs in a coroutine, once for each who asks, and a Reply it returns streams.
 
 local combinators = require("perigee.combinators")
+local core = require("perigee.core")
 local link = require("perigee.link")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
 local scheduler = require("perigee.scheduler")
+local scope = require("perigee.scope")
 
 local Relay = link.class()
 
@@ -13,6 +15,7 @@ function Relay:release()
 end
 
 local function source(observer, ctx, call)
+  if ctx and ctx.deadline and ctx.deadline <= core.now() then return observer:error(scope.too_late()) end
   local relay = setmetatable({ down = observer, closed = false }, Relay)
   relay.task = scheduler.start(function(ok, value)
     if relay.closed then return end

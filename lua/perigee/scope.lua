@@ -1,6 +1,7 @@
 --- What a task hands down: its children are cancelled with it, its deadline is theirs.
 
 local core = require("perigee.core")
+local errors = require("perigee.errors")
 local scheduler = require("perigee.scheduler")
 
 local FIRST_SWEEP = 16
@@ -58,6 +59,13 @@ end
 function scope.left()
   local at = scheduler.deadline()
   return at and math.max(0, at - core.now()) or nil
+end
+
+--- What a send ends with when its deadline has passed.
+---@param cause? any
+---@return perigee.Error
+function scope.too_late(cause)
+  return errors.new({ code = "TIMEOUT", message = "deadline exceeded", cause = cause })
 end
 
 return scope

@@ -4,6 +4,7 @@ local core = require("perigee.core")
 local errors = require("perigee.errors")
 local link = require("perigee.link")
 local scheduler = require("perigee.scheduler")
+local scope = require("perigee.scope")
 
 local DEFAULT_ATTEMPTS = 3
 local MAX_DELAY = 86400000 -- a day, in ms
@@ -64,7 +65,8 @@ function Retry:failed(err)
   local ok, wanted = wants(options.on, err)
   if self.closed then return end -- `on` has cancelled us
   if not ok then return self:error(wanted) end
-  if not wanted or self:is_late() then return self:error(err) end
+  if not wanted then return self:error(err) end
+  if self:is_late() then return self:error(scope.too_late(err)) end
   local ms = delay(options, self.n)
   if ms <= 0 then return self:ask() end
   self.timer = scheduler.after(ms, self.ask, self)
