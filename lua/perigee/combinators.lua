@@ -208,9 +208,10 @@ end
 ---@return perigee.Promise
 function combinators.async(fn, ...)
   check_function("async", fn)
-  local target = promise.pending()
-  scope_of.adopt(target)
+  local target, parent = promise.pending(), scheduler.running_task()
+  target.parent = parent
   promise.run(target, fn, ...)
+  if parent and target.state == "pending" then scope_of.adopt(target, parent) end -- else it needs no place in the list
   return target
 end
 
