@@ -5,7 +5,8 @@ local perigee = require("perigee")
 local program = require("spec.support.perigee")
 local tcp = require("spec.support.tcp")
 
-local async, deadline, saga, sleep = perigee.async, perigee.deadline, perigee.saga, perigee.sleep
+local async, deadline, saga = perigee.async, perigee.deadline, perigee.saga
+local sleep, spawn = perigee.sleep, perigee.spawn
 
 local lines, trace
 
@@ -203,6 +204,16 @@ describe("a cancelled saga", function()
     assert.equal("CANCELLED", failure(work).code)
   end)
 
+  it("has cancelled all that runs beside before it undoes anything", function()
+    local work = saga(function(s)
+      s:step("a", function() end, note("undo a"))
+      for i = 1, 3 do async(function() s:step("b", function() endless(i) end) end) end
+      endless("body")
+    end)
+    work:cancel()
+    assert.same({ "1 CANCELLED", "2 CANCELLED", "3 CANCELLED", "body CANCELLED", "undo a" }, traced(5))
+  end)
+
   it("is undone also when its function has come to its end in the same turn", function()
     local work
     async(function()
@@ -233,6 +244,27 @@ describe("a cancelled saga", function()
     assert.same({ "stubborn CANCELLED", "undo a", "undo stubborn done" }, traced(3))
     loop.wait_until(function() return #lines > 0 end)
     assert.is_truthy(lines[1]:find("has not undone: stubborn (stuck)", 1, true), lines[1])
+  end)
+
+  it("misses no step that succeeds while the undos end", function()
+    for hops = 0, 12 do -- some of them are in the middle of the end
+      trace = {}
+      local go
+      local work = saga(function(s)
+        s:step("a", function() end, function()
+          local chain = spawn(function() end)
+          for _ = 1, hops do chain = chain:next() end
+          chain:next(function() go() end)
+        end)
+        s:step("stubborn", function()
+          pcall(endless, "stubborn")
+          perigee.promise(function(resolve) go = resolve end):await()
+        end, note("undo stubborn"))
+      end)
+      work:cancel()
+      assert.same({ "stubborn CANCELLED", "undo stubborn" }, traced(2, hops .. " hops"))
+    end
+    assert.same({}, lines)
   end)
 
   it("logs the undos that fail: nobody else hears of them", function()

@@ -60,10 +60,12 @@ local function outcome(err, failures)
 end
 
 local function undo(saga, err)
-  saga.state, saga.failures = "undoing", {}
+  if saga.state == "undone" then saga.failures = {} end -- the others have been told
+  saga.state = "undoing"
   local undone = promise.bare()
   scheduler.within(nil, promise.run, undone, undo_all, saga)
   promise.observe(undone, { of = undone, settle = function()
+    if #saga.undos > 0 then return undo(saga, err) end -- added after the last look
     saga.state = "undone"
     report(saga)
     promise.settle(saga.work, false, outcome(err, saga.failures)) -- nothing when it was cancelled
@@ -120,7 +122,7 @@ end
 -- From now on no step begins, though the function may hear of it first. It may even have succeeded in this turn.
 local function cancel(saga)
   saga.state = "undoing"
-  saga.inner:cancel()
+  return scheduler.post(saga.inner.cancel, saga.inner) -- from the queue: all that runs is told before the first undo
 end
 
 local function body(saga, fn)
