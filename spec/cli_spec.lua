@@ -184,7 +184,7 @@ print(require(arg[1]).value, leak)
 ]])
     local module = script([[
 require("perigee").sleep(1):await()
-leak = "stays in the script's environment"
+rawset(_G, "leak", "stays in the script's environment")
 return { value = "from the module" }
 ]])
     local name = module:match("([^/]+)$")
@@ -324,8 +324,8 @@ describe("perigee serve", function()
   it("keeps the globals of scripts apart", function()
     local child = program.start({
       "serve",
-      script(APP .. 'name = "one"\napp:get("/one", function() return name end)\nreturn app'),
-      script(APP .. 'name = "two"\napp:get("/two", function() return name end)\nreturn app'),
+      script(APP .. 'rawset(_G, "name", "one")\napp:get("/one", function() return name end)\nreturn app'),
+      script(APP .. 'rawset(_G, "name", "two")\napp:get("/two", function() return name end)\nreturn app'),
       "--listen", "http://127.0.0.1:0",
     })
     local url = program.urls(child)[1]

@@ -37,17 +37,50 @@ end
 describe("environment", function()
   it("gives the script its arguments and its own globals, over the host's", function()
     rawset(_G, "perigee_spec_global", 7)
-    local own, ok, result = run("x = perigee_spec_global; _G.y = 2; return { x, y, ... }", "a")
+    local own, ok, result = run("rawset(_G, 'x', perigee_spec_global); x = x + 1; return { x, ... }", "a")
     rawset(_G, "perigee_spec_global", nil)
     assert.is_true(ok)
-    assert.are.same({ 7, 2, "a" }, result)
-    assert.are.same({ 7, 2 }, { own.globals.x, own.globals.y })
+    assert.are.same({ 8, "a" }, result)
+    assert.are.equal(8, own.globals.x)
     assert.is_nil(rawget(_G, "x"))
-    assert.is_nil(rawget(_G, "y"))
+  end)
+
+  it("refuses writes to undeclared globals, in modules too, with file and line", function()
+    write("part.lua", "\n\nfunction helper() end")
+    for text, expected in pairs({
+      ["local a = 1\nb = a"] = "main.lua:2: undeclared global 'b'; use local",
+      ["_G.c = 1"] = "main.lua:1: undeclared global 'c'; use local",
+      ["print = nil"] = "main.lua:1: undeclared global 'print'; use local",
+      ["require('part')"] = "part.lua:3: undeclared global 'helper'; use local",
+    }) do
+      local _, ok, err = run(text)
+      assert.is_false(ok)
+      assert.are.same({ "SCRIPT", folder .. "/" .. expected }, { err.code, err.message })
+    end
+    local _, ok, result = run("return { absent == nil }") -- reads are for `perigee check`
+    assert.are.same({ true, { true } }, { ok, result })
+  end)
+
+  it("gives what a script compiles the script's globals", function()
+    local part = write("part.lua", "return mine")
+    local _, ok, result = run(([[
+      rawset(_G, "mine", 1)
+      local other = setmetatable({ mine = 2 }, { __index = _G })
+      return { loadstring("return mine")(), load(function() end)(), loadfile(%q)(), dofile(%q),
+        load("return mine", "=x", "t", other)() or 0, loadfile(%q, "t", other)(), loadstring("= 1") == nil,
+        pcall(loadstring("leak = 1")) }
+    ]]):format(part, part, part))
+    assert.is_true(ok)
+    assert.are.same({ 1, nil, 1, 1, 2, 2, true, false, "[string \"leak = 1\"]:1: undeclared global 'leak'; use local" },
+      result)
+    assert.is_nil(rawget(_G, "leak"))
+    _, ok, result = run("dofile('no/such.lua')")
+    assert.is_false(ok)
+    assert.is_truthy(result.message:find("no/such.lua", 1, true))
   end)
 
   it("loads modules from the script's folder, once per environment, into its globals", function()
-    write("part.lua", "count = (count or 0) + 1; return { name = ..., count = count }")
+    write("part.lua", "rawset(_G, 'count', (count or 0) + 1); return { name = ..., count = count }")
     write("deep.lua", "local part = require('part'); return part")
     local text = "local part = require('part'); return { part == require('deep'), part.name, count }"
     for _ = 1, 2 do
@@ -70,7 +103,7 @@ describe("environment", function()
   it("lets modules await, also when two tasks ask for one at once", function()
     write("slow.lua", [[
       local perigee = require("perigee")
-      loads = (loads or 0) + 1
+      rawset(_G, "loads", (loads or 0) + 1)
       perigee.sleep(1):await()
       return { loads = loads }
     ]])

@@ -2,6 +2,7 @@
 
 local combinators = require("perigee.combinators")
 local errors = require("perigee.errors")
+local isolation = require("perigee.isolation")
 local log = require("perigee.log")
 local promise = require("perigee.promise")
 local saga = require("perigee.saga")
@@ -13,7 +14,7 @@ local UNDO_MS = 10000
 
 ---@class perigee.Environment
 ---@field path string of the script
----@field globals table writes stay here, reads fall through to _G
+---@field globals table of the script, see isolation.lua
 ---@field files table<string, string> the sources it has read, by path
 ---@field private given? table<string, string> sources to take instead of those on disk
 ---@field private loaded table<string, any> its modules
@@ -71,10 +72,12 @@ local function new(path, options)
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
     spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
   }, Environment)
-  self.globals = setmetatable({}, { __index = _G })
-  self.globals._G = self.globals
-  if options and options.is_served then self.globals.os = without_exit() end
-  self.globals.require = function(name) return self:require(name) end
+  self.globals = isolation.new(path)
+  rawset(self.globals, "require", function(name) return self:require(name) end)
+  if options and options.is_served then
+    self.loaded.os = without_exit()
+    rawset(self.globals, "os", self.loaded.os)
+  end
   self.loaded.perigee = own_perigee(self)
   return self
 end
