@@ -1,4 +1,5 @@
 local http = require("spec.support.http")
+local json = require("perigee.json")
 local loop = require("spec.support.loop")
 local program = require("spec.support.perigee")
 local tcp = require("spec.support.tcp")
@@ -69,7 +70,6 @@ describe("perigee", function()
       assert.are.equal(2, code)
       assert.are.equal("perigee: UNSUPPORTED: " .. flag .. " is not available in this version\n", err)
     end
-    assert.are.equal(2, (run({ "check", "x.lua", "--json" })))
     assert.are.same({ 2, "", "perigee: UNSUPPORTED: transport 'redis' is not available in this version\n" },
       { run({ "send", "redis://h", "x" }) })
   end)
@@ -255,7 +255,7 @@ return app
     ["an unknown option"] = { "app:clients({ { name = 'B', hots = 'x' } })", "INVALID_OPTION: unknown option 'hots'" },
     ["a fault"] = { "local x = nil + 1", "SCRIPT: " },
     ["a bad listener"] = { "app:listen('ftp://x')", "INVALID_OPTION: bad URL 'ftp://x'" },
-    ["a transport of later"] = { "app:listen('nats://x')", "UNSUPPORTED: " },
+    ["a transport of later"] = { "app:listen('nats://localhost')", "UNSUPPORTED: " },
     ["two routes for one thing"] = { "app:get('/a/:y', print)", "INVALID_OPTION: GET /a/:y at " },
     ["two handlers for one pattern"] = { "app:message('m', print)", "INVALID_OPTION: a handler for m at " },
     ["a token nobody registered"] = { "app:inject('Z')", "nothing is registered as 'Z' (known: A)" },
@@ -268,7 +268,7 @@ return app
       local code, out, err = run({ "check", path })
       assert.are.same({ 78, "" }, { code, out })
       assert.is_truthy(err:find(case[2], 1, true), err)
-      if name ~= "a factory's token nobody registered" then assert.is_truthy(err:find(path .. ":8", 1, true), err) end
+      assert.is_truthy(err:find("^" .. path:gsub("%p", "%%%0") .. ":8: error: [^\n]+ %[[%l-]+%]\n$"), err)
     end)
   end
 
@@ -290,6 +290,34 @@ return perigee.app()
     assert.are.same({ 78, 0 }, { code, server.accepted })
     assert.is_truthy(err:find("UNSUPPORTED: perigee check opens no port and no connection", 1, true), err)
     server:close()
+  end)
+
+  it("exits 78 with the array of its findings for --json, and 0 with an empty one", function()
+    local path = script("print('said')\nio.write('written')\nio.stdout:write('put')\n" .. GOOD .. "-- \nx = 1")
+    local code, out, err = run({ "check", path, "--json" })
+    assert.are.same({ 78, "" }, { code, err })
+    assert.are.same({ {
+      file = path, line = 13, severity = "error", rule = "syntax", message = "'<eof>' expected near 'x'",
+    } }, json.decode(out))
+    path = script("print('said', nil)\nio.write('written')\nio.stdout:write('put')\n" .. GOOD)
+    assert.are.same({ 0, "[]\n", "said\tnil\nwrittenput" }, { run({ "check", "--json", path }) })
+  end)
+
+  it("shows findings of all severities as lines, and exits 78 for hints too", function()
+    local path = script((GOOD:gsub("port = 1 }", "host = 'billing.internal' }")))
+    assert.are.same({ 78, "", path .. ":3: hint: the host 'billing.internal' stands in the script: take it from the "
+      .. "environment, as with os.getenv [literal-host]\n" }, { run({ "check", path }) })
+  end)
+
+  it("outlives a script that ends, or does not", function()
+    for text, expected in pairs({
+      ["os.exit(0)"] = ":1: error: SCRIPT: os.exit is for scripts of 'perigee run': what is served ends with its "
+        .. "program [exit]\n",
+      ["\nwhile true do end"] = ":2: error: the script does not finish loading within 50 ms [runaway]\n",
+    }) do
+      local path = script(text)
+      assert.are.same({ 78, "", path .. expected }, { run({ "check", path, "--load-budget", "50" }) })
+    end
   end)
 
   it("exits 78 for a script that returns no app, or is not there", function()

@@ -102,8 +102,8 @@ local function declare(self, declared)
       or other.pattern ~= patterns.any and declared.pattern ~= patterns.any
       and patterns.route(other.pattern) == patterns.route(declared.pattern)
     if clash and same then
-      fail("a handler for %s at %s is already defined at %s", patterns.show(declared.pattern), declared.where,
-        other.where)
+      error(errors.misuse("INVALID_OPTION", ("a handler for %s at %s is already defined at %s"):format(
+        patterns.show(declared.pattern), declared.where, other.where), "duplicate-pattern"), 0)
     end
   end
   self.declared[#self.declared + 1] = declared

@@ -9,6 +9,7 @@
 ---@field traceback? string where it was raised, for SCRIPT
 ---@field errors? any[] all failures, from `any`
 ---@field failures? { step: string, error: any }[] what a saga could not undo
+---@field rule? string of `perigee check`, where the code alone does not tell
 local Error = {}
 Error.__index = Error
 Error.__name = "perigee.error"
@@ -57,9 +58,11 @@ end
 --- For mistakes of the caller, who needs to know where: with a traceback.
 ---@param code "UNSUPPORTED"|"INVALID_OPTION"
 ---@param message string
+---@param rule? string of `perigee check`
 ---@return perigee.Error
-local function misuse(code, message)
+local function misuse(code, message, rule)
   local err = make(code, message)
+  err.rule = rule
   err.traceback = (debug.traceback("", 2):gsub("^\n", ""))
   return err
 end

@@ -35,7 +35,12 @@ local function distance(a, b)
   return rows[#a][#b]
 end
 
-local function nearest(name, types)
+--- The name that was probably meant; nil when none is near.
+---@param name string
+---@param types table<string, any> by the known names
+---@param most? integer mistakes, 3
+---@return string?
+local function nearest(name, types, most)
   local best, best_distance
   for known in pairs(types) do
     local far = distance(name, known)
@@ -43,7 +48,7 @@ local function nearest(name, types)
       best, best_distance = known, far
     end
   end
-  if best and best_distance <= 3 and best_distance < #name then return best end
+  if best and best_distance <= (most or 3) and best_distance < #name then return best end
 end
 
 local function refuse_unknown(name, types)
@@ -243,6 +248,14 @@ local function client(spec)
   return options
 end
 
+--- The options a client of that transport takes; as for the factory, TCP's for a name nobody knows.
+---@param name string
+---@return table<string, perigee.OptionType>? nil for a transport of a later version
+local function client_types(name)
+  if transports.planned[name] then return nil end
+  return merge(CLIENT, named_transport(name).client)
+end
+
 --- Adds options given as text ("--option connect_timeout=100") to a client's URL.
 ---@param url string
 ---@param pairs_of_text table<string, string>
@@ -284,4 +297,7 @@ local function listener(text, opts)
   return { url = text, transport = transport.name, scheme = scheme, core = options, key = text .. canonical(options) }
 end
 
-return { client = client, client_from_text = client_from_text, listener = listener }
+return {
+  client = client, client_from_text = client_from_text, listener = listener, client_types = client_types,
+  nearest = nearest,
+}

@@ -12,9 +12,9 @@ patterns.any = setmetatable({}, { __tostring = function() return "perigee.any_pa
 ---@param pattern any
 ---@return string json
 function patterns.encode(pattern)
-  if pattern == nil then error(errors.misuse("INVALID_OPTION", "the pattern is nil"), 0) end
+  if pattern == nil then error(errors.misuse("INVALID_OPTION", "the pattern is nil", "pattern"), 0) end
   local json, message = core.json_encode(pattern)
-  if not json then error(errors.misuse("INVALID_OPTION", "bad pattern: " .. message), 0) end
+  if not json then error(errors.misuse("INVALID_OPTION", "bad pattern: " .. message, "pattern"), 0) end
   return json
 end
 

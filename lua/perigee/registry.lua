@@ -101,7 +101,10 @@ end
 local function declare(self, token, kind, where)
   if token == nil then fail("a client needs a name") end
   local other = self.bindings[token]
-  if other then fail("'%s' at %s is already defined at %s", tostring(token), where, other.where) end
+  if other then
+    error(errors.misuse("INVALID_OPTION", ("'%s' at %s is already defined at %s"):format(tostring(token), where,
+      other.where), "duplicate-token"), 0)
+  end
   local binding = { token = token, kind = kind, where = where, made = false }
   self.bindings[token] = binding
   self.order[#self.order + 1] = binding
@@ -186,8 +189,8 @@ function Registry:find(token)
   if binding then return binding end
   local known = {}
   for i, other in ipairs(self.order) do known[i] = tostring(other.token) end
-  fail("nothing is registered as '%s' (known: %s)", tostring(token),
-    #known > 0 and table.concat(known, ", ") or "nothing")
+  error(errors.misuse("INVALID_OPTION", ("nothing is registered as '%s' (known: %s)"):format(tostring(token),
+    #known > 0 and table.concat(known, ", ") or "nothing"), "unknown-token"), 0)
 end
 
 -- Of two that ask at once, the second waits for the first: a factory runs once.
@@ -222,10 +225,17 @@ local function make_client(self, binding)
   binding.value, binding.made = client.new(options), true
 end
 
---- Whether every factory's tokens exist. Raises for the first that does not.
-function Registry:check()
+--- Whether every factory's tokens exist. Raises for the first that does not, or tells each to `missing`.
+---@param missing? fun(err: perigee.Error, where: string)
+function Registry:check(missing)
   for _, binding in ipairs(self.order) do
-    for _, token in ipairs(binding.inject or {}) do self:find(token) end
+    for _, token in ipairs(binding.inject or {}) do
+      local ok, err = pcall(self.find, self, token)
+      if not ok then
+        if not missing then error(err, 0) end
+        missing(err, binding.where)
+      end
+    end
   end
 end
 

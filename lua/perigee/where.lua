@@ -9,6 +9,9 @@ local HERE = getinfo(1, "S").source:match("^(.*)where%.lua$") or "@perigee/"
 
 local own = setmetatable({}, { __mode = "k" }) -- function -> is it one of ours
 
+--- Whether the function is perigee's, or C.
+---@param func function
+---@return boolean
 local function is_own(func)
   local known = own[func]
   if known == nil then
@@ -41,4 +44,4 @@ local function text(func, line)
   return getinfo(func, "S").short_src .. ":" .. tostring(line)
 end
 
-return { capture = capture, text = text }
+return { capture = capture, text = text, is_own = is_own }

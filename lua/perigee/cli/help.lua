@@ -9,7 +9,7 @@ usage: perigee COMMAND ...
   run SCRIPT [ARG]... [--timeout MS]
   send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
-  check SCRIPT...
+  check SCRIPT... [--json] [--load-budget MS]
   version
   help [COMMAND]
 ]]
@@ -52,9 +52,23 @@ usage: perigee emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--opt
 Sends an event and prints nothing. Arguments are those of send.
 ]],
   check = [[
-usage: perigee check SCRIPT...
+usage: perigee check SCRIPT... [--json] [--load-budget MS]
 
-Loads and validates routing scripts, alone and together. Opens no port and no connection.
+Tells what is wrong with routing scripts, alone and together: reads them and their modules, then loads them.
+Opens no port and no connection. Findings are lines on stderr, "FILE:LINE: SEVERITY: MESSAGE [RULE]"; with any the
+status is 78. A comment "-- perigee: ignore RULE" at the end of a line silences warnings and hints on it.
+
+  --json               an array on stdout: objects of file line column severity rule code message
+  --load-budget MS     how long a script may take to load, 5000 by default
+
+errors, which keep it from being served:
+  file syntax load missing-module option pattern unknown-token duplicate-token duplicate-route duplicate-pattern
+  global-write no-app exit runaway
+warnings:
+  undeclared-global unasked-reply emit-answer unknown-transport unreachable-pattern ambiguous-pattern
+  unreachable-handler ignore
+hints:
+  literal-host literal-credential
 ]],
   version = [[
 usage: perigee version

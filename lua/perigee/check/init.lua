@@ -1,0 +1,140 @@
+--- perigee.check: what is wrong with routing scripts, told without serving them.
+---
+---   static       reads: syntax, globals, Replies nobody asks, literals          no code runs
+---   generation   the same, for the files a loaded generation was made of
+---   apps         looks at loaded apps: routes, patterns, tokens, alone and together
+---   run          all of it, and loads the scripts in between
+---
+--- A reload loads by itself: for it there are `generation` and `apps`. Only findings of severity "error" refuse it.
+
+local check_apps = require("perigee.check.apps")
+local errors = require("perigee.errors")
+local findings = require("perigee.check.findings")
+local globals = require("perigee.check.globals")
+local host = require("perigee.host")
+local kinds = require("perigee.check.kinds")
+local literals = require("perigee.check.literals")
+local load = require("perigee.check.load")
+local option_names = require("perigee.check.options")
+local replies = require("perigee.check.replies")
+local sources = require("perigee.check.sources")
+
+local LOAD_MS = 5000
+
+local check = { text = findings.text, json = findings.json, apps = check_apps }
+
+--- Reading --------------------------------------------------------------------------------------------------------
+
+---@class perigee.check.Report
+---@field list perigee.Finding[]
+---@field comments table<string, perigee.check.Comment[]> by file
+---@field files string[] in the order they were read
+---@field known table<string, true> the same as a set
+
+local function new_report()
+  return { list = {}, comments = {}, files = {}, known = {} }
+end
+
+local function finished(report)
+  return findings.sorted(findings.audible(report.list, report.comments), report.files)
+end
+
+local function check_source(source, tokens, declared, list)
+  local facts = kinds.facts(source.tree, tokens)
+  globals.check(facts, source.path, list, declared)
+  replies(facts, source.path, list)
+  option_names(facts, source.path, list)
+  literals(facts, source.path, list)
+end
+
+local function check_sources(all, report)
+  local declared, tokens = {}, { clients = {}, values = {} }
+  for _, source in ipairs(all) do
+    globals.declared(source.tree, declared)
+    kinds.tokens(source.tree, tokens)
+  end
+  for _, source in ipairs(all) do
+    check_source(source, tokens, declared, report.list)
+    report.comments[source.path] = source.tree.comments
+  end
+end
+
+-- Adds what reading the files of a script tells; returns whether the script itself can be loaded at all.
+local function read(path, report, reader)
+  local first, parsed = #report.list, {}
+  for _, source in ipairs(sources.read(path, report.list, reader)) do
+    report.files[#report.files + 1] = source.path
+    report.known[source.path] = true
+    if source.tree then parsed[#parsed + 1] = source end
+  end
+  local is_lua = true
+  for i = first + 1, #report.list do
+    local one = report.list[i]
+    local is_hopeless = one.severity == "error" and (one.rule == "syntax" or one.rule == "file")
+    if one.file == path and is_hopeless then is_lua = false end
+  end
+  check_sources(parsed, report)
+  return is_lua
+end
+
+--- What reading the scripts and their own modules tells.
+---@param paths string[]
+---@param reader? fun(path: string): string?, string? gives a file's text, or nil and why not; the disk by default
+---@return perigee.Finding[]
+function check.static(paths, reader)
+  local report = new_report()
+  for _, path in ipairs(paths) do read(path, report, reader) end
+  return finished(report)
+end
+
+--- What reading the files tells that a generation was made of.
+---@param generation perigee.Generation
+---@return perigee.Finding[]
+function check.generation(generation)
+  local files = generation:files()
+  return check.static({ generation.path }, function(path)
+    if files[path] then return files[path] end
+    return sources.from_disk(path) -- a module that is asked for later
+  end)
+end
+
+--- Loading --------------------------------------------------------------------------------------------------------
+
+-- All that would refuse them as a reload, each and together.
+local function check_together(generations, report)
+  local apps, first = {}, #report.list
+  for i, generation in ipairs(generations) do apps[i] = generation.app end
+  for _, finding in ipairs(check_apps(apps)) do
+    finding.file = load.full_name(finding.file, report.known)
+    report.list[#report.list + 1] = finding
+  end
+  if #report.list > first or #generations == 0 then return apps end
+  local together = host.new()
+  local ok, err = xpcall(together.check, errors.on_raise, together, generations)
+  if not ok then
+    report.list[first + 1] = load.finding(err, nil, generations[#generations].path, report.known)
+  end
+  return apps
+end
+
+--- Everything. It runs the scripts' chunks, so that the program should be cut off from the world (cli/offline.lua) and
+--- have nothing else to do. To be called in a coroutine.
+---@param paths string[]
+---@param options? { limit: integer? } ms a script may take to load, 5000 by default
+---@return perigee.Finding[]
+---@return perigee.App[] apps those that loaded
+function check.run(paths, options)
+  local report, generations = new_report(), {}
+  for _, path in ipairs(paths) do
+    if read(path, report) then
+      local generation, finding = load.script(path, report.known, options and options.limit or LOAD_MS)
+      generations[#generations + 1] = generation
+      report.list[#report.list + 1] = finding
+    end
+  end
+  local apps = check_together(generations, report)
+  for _, generation in ipairs(generations) do generation:finish(1) end
+  return finished(report), apps
+end
+
+return check

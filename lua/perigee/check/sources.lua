@@ -1,0 +1,133 @@
+--- The files of a script: itself and the modules beside it that it names. Read and parsed, not run.
+
+local findings = require("perigee.check.findings")
+local parser = require("perigee.check.parser")
+
+local MAX_FILES, MAX_BYTES = 1000, 16 * 1024 * 1024
+
+local sources = {}
+
+---@class perigee.check.Source
+---@field path string
+---@field text? string nil: it cannot be read
+---@field tree? perigee.check.Tree nil: it is not Lua source
+
+---@param path string
+---@return string? text
+---@return string? message why not
+function sources.from_disk(path)
+  local file, message = io.open(path, "rb")
+  if not file then return nil, (message:gsub("^.*: ", "")) end
+  local text, why = file:read(MAX_BYTES + 1)
+  file:close()
+  if not text and why then return nil, why end
+  if text and #text > MAX_BYTES then return nil, ("larger than %d bytes"):format(MAX_BYTES) end
+  return text or ""
+end
+
+-- Half of what the rules may need: they go down the tree by recursion, and down a chain of calls again.
+local MAX_DEPTH = 1000
+
+local function shallow_tree(text)
+  local tree = parser.parse(text)
+  local depth = {}
+  parser.walk(tree.block, function(node, parent)
+    depth[node] = parent and depth[parent] + 1 or 0
+    if depth[node] > MAX_DEPTH then error("stack overflow", 0) end
+  end)
+  return tree
+end
+
+--- Compiles and parses a text. What is wrong with it is added to the list.
+---@param path string
+---@param text string
+---@param list perigee.Finding[]
+---@return perigee.check.Tree? nil for what is not Lua, and for bytecode, in which there is nothing to read
+function sources.parse(path, text, list)
+  if text:byte(1) == 27 then return nil end
+  local chunk, message = loadstring(text, "@" .. path)
+  if not chunk then
+    local prefix = debug.getinfo(loadstring("", "@" .. path), "S").short_src .. ":"
+    if message:sub(1, #prefix) == prefix then message = message:sub(#prefix + 1) end
+    local line, rest = message:match("^(%d+): (.*)$")
+    list[#list + 1] = findings.new("syntax", path, { line = tonumber(line) or 1 }, rest or message)
+    return nil
+  end
+  local ok, result = pcall(shallow_tree, text)
+  if ok then return result end
+  if not tostring(result):find("stack overflow", 1, true) then error(result, 0) end
+  list[#list + 1] = findings.new("syntax", path, { line = 1 }, "this file is too deeply nested to be checked",
+    { severity = "warning" })
+end
+
+-- The literal names of `require`, with where they stand.
+local function required(tree)
+  local names = {}
+  parser.walk(tree.block, function(node)
+    local fn, argument = node[1], node[2]
+    if node.tag == "Call" and fn.tag == "Name" and fn.name == "require" and not fn.variable and argument
+      and argument.tag == "String" then
+      names[#names + 1] = { name = argument.value, node = argument }
+    end
+  end)
+  return names
+end
+
+-- What `require` of an environment finds elsewhere: built in, loaded by the host, or on the paths.
+local function is_elsewhere(name)
+  if name == "perigee" or name:find("^perigee%.") or package.preload[name] or package.loaded[name] ~= nil then
+    return true
+  end
+  if package.searchpath(name, package.path) then return true end
+  return package.searchpath(name, package.cpath) or package.searchpath(name:match("^[^.]*"), package.cpath)
+end
+
+-- The script's own module of that name, as environment.lua would find it; nil when there is none.
+local function own_module(self, name)
+  if name == "perigee" or name:find("^perigee%.") or package.preload[name] then return nil end
+  local path = name:gsub("%.", "/")
+  for _, file in ipairs({ self.folder .. path .. ".lua", self.folder .. path .. "/init.lua" }) do
+    if self.seen[file] or self.read(file) then return file end
+  end
+end
+
+local function follow(self, source)
+  for _, wanted in ipairs(required(source.tree)) do
+    local file = self.folder and own_module(self, wanted.name)
+    if file then
+      self.add(file)
+    elseif not is_elsewhere(wanted.name) then
+      self.list[#self.list + 1] = findings.new("missing-module", source.path, wanted.node,
+        ("module '%s' is not found"):format(wanted.name), { severity = "warning" })
+    end
+  end
+end
+
+--- Reads the script and, through their `require`s, its own modules.
+---@param path string
+---@param list perigee.Finding[] gets what is wrong with them as Lua
+---@param read? fun(path: string): string?, string? text, or nil and why not; from disk by default
+---@return perigee.check.Source[] the script first
+function sources.read(path, list, read)
+  read = read or sources.from_disk
+  local folder = (path:match("^(.*)/[^/]*$") or ".") .. "/"
+  -- In a search path, as environment.lua makes it, "?" and ";" mean something.
+  local self = { list = list, read = read, seen = {}, folder = not folder:find("[?;]") and folder or nil }
+  local all = {}
+  function self.add(file)
+    if self.seen[file] or #all >= MAX_FILES then return end
+    self.seen[file] = true
+    local text, message = read(file)
+    if not text then list[#list + 1] = findings.new("file", file, { line = 1 }, message or "cannot be read") end
+    all[#all + 1] = { path = file, text = text, tree = text and sources.parse(file, text, list) }
+  end
+  self.add(path)
+  local i = 1
+  while all[i] do
+    if all[i].tree then follow(self, all[i]) end
+    i = i + 1
+  end
+  return all
+end
+
+return sources
