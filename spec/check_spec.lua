@@ -152,6 +152,22 @@ describe("check", function()
     }, run({}, one, two, three))
   end)
 
+  it("looks into modules whose names are made while the script runs, not into those of others", function()
+    write("part.lua", "rawset(_G, 'shared', 1) return function() return pritn, shared end")
+    local elsewhere = os.tmpname()
+    local file = assert(io.open(elsewhere, "w"))
+    file:write("return function() return pritn end")
+    file:close()
+    local before = package.path
+    package.path = elsewhere:match("^(.*/)") .. "?;" .. package.path
+    local list = run({}, write("main.lua", HEAD .. ("require('pa' .. 'rt')(require(%q))\nreturn app, shared"):format(
+      elsewhere:match("[^/]*$"))))
+    package.path = before
+    os.remove(elsewhere)
+    assert.are.same({ "part.lua:1: warning: undeclared global 'pritn' is read (did you mean 'print'?) "
+      .. "[undeclared-global]" }, list)
+  end)
+
   it("tells of a module that two scripts share once", function()
     write("part.lua", "return undeclared")
     local one = write("one.lua", HEAD .. "require('part') return app")

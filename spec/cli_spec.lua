@@ -309,6 +309,15 @@ return perigee.app()
       .. "environment, as with os.getenv [literal-host]\n" }, { run({ "check", path }) })
   end)
 
+  it("only reads with --static", function()
+    local path = script("io.stderr:write('ran')")
+    assert.are.same({ 0, path .. ": good\n", "" }, { run({ "check", path, "--static" }) })
+    assert.are.same({ 0, "[]\n", "" }, { run({ "check", path, "--static", "--json" }) })
+    path = script("x = 1")
+    assert.are.same({ 78, "", path .. ":1: error: undeclared global 'x'; use local [global-write]\n" },
+      { run({ "check", path, "--static" }) })
+  end)
+
   it("outlives a script that ends, or does not", function()
     for text, expected in pairs({
       ["os.exit(0)"] = ":1: error: SCRIPT: os.exit is for scripts of 'perigee run': what is served ends with its "

@@ -172,6 +172,11 @@ describe("all scripts", function()
   it("pass the check together where they serve", function()
     assert.are.equal(0, (program.run({ "check", "scripts/billing.lua", "scripts/orders.lua" })))
     assert.are.equal(0, (program.run({ "check", "scripts/proxy.lua", "scripts/bridge.lua" })))
+    local names = io.popen("ls scripts/*.lua")
+    for path in names:lines() do
+      assert.are.same({ 0, path .. ": good\n", "" }, { program.run({ "check", "--static", path }) })
+    end
+    names:close()
   end)
 end)
 

@@ -47,34 +47,22 @@ local function check_source(source, tokens, declared, list)
   literals(facts, source.path, list)
 end
 
-local function check_sources(all, report)
-  local declared, tokens = {}, { clients = {}, values = {} }
-  for _, source in ipairs(all) do
-    globals.declared(source.tree, declared)
-    kinds.tokens(source.tree, tokens)
+-- Adds what the rules tell of the files of one script, which share their globals and tokens.
+local function check_sources(files, report)
+  local declared, tokens, parsed = {}, { clients = {}, values = {} }, {}
+  for _, source in ipairs(files.list) do
+    report.files[#report.files + 1] = source.path
+    report.known[source.path] = true
+    if source.tree then
+      parsed[#parsed + 1] = source
+      globals.declared(source.tree, declared)
+      kinds.tokens(source.tree, tokens)
+    end
   end
-  for _, source in ipairs(all) do
+  for _, source in ipairs(parsed) do
     check_source(source, tokens, declared, report.list)
     report.comments[source.path] = source.tree.comments
   end
-end
-
--- Adds what reading the files of a script tells; returns whether the script itself can be loaded at all.
-local function read(path, report, reader)
-  local first, parsed = #report.list, {}
-  for _, source in ipairs(sources.read(path, report.list, reader)) do
-    report.files[#report.files + 1] = source.path
-    report.known[source.path] = true
-    if source.tree then parsed[#parsed + 1] = source end
-  end
-  local is_lua = true
-  for i = first + 1, #report.list do
-    local one = report.list[i]
-    local is_hopeless = one.severity == "error" and (one.rule == "syntax" or one.rule == "file")
-    if one.file == path and is_hopeless then is_lua = false end
-  end
-  check_sources(parsed, report)
-  return is_lua
 end
 
 --- What reading the scripts and their own modules tells.
@@ -83,7 +71,7 @@ end
 ---@return perigee.Finding[]
 function check.static(paths, reader)
   local report = new_report()
-  for _, path in ipairs(paths) do read(path, report, reader) end
+  for _, path in ipairs(paths) do check_sources(sources.of(path, report.list, reader), report) end
   return finished(report)
 end
 
@@ -91,14 +79,39 @@ end
 ---@param generation perigee.Generation
 ---@return perigee.Finding[]
 function check.generation(generation)
-  local files = generation:files()
-  return check.static({ generation.path }, function(path)
-    if files[path] then return files[path] end
+  local report, texts = new_report(), generation:files()
+  local files = sources.of(generation.path, report.list, function(path)
+    if texts[path] then return texts[path] end
     return sources.from_disk(path) -- a module that is asked for later
   end)
+  files:add_own(texts)
+  check_sources(files, report)
+  return finished(report)
 end
 
 --- Loading --------------------------------------------------------------------------------------------------------
+
+-- Whether the script itself can be loaded at all, going by what was found in it.
+local function is_lua(path, list, first)
+  for i = first, #list do
+    local one = list[i]
+    local is_hopeless = one.severity == "error" and (one.rule == "syntax" or one.rule == "file")
+    if one.file == path and is_hopeless then return false end
+  end
+  return true
+end
+
+local function check_script(path, report, limit)
+  local first = #report.list + 1
+  local files, generation = sources.of(path, report.list), nil
+  for _, source in ipairs(files.list) do report.known[source.path] = true end
+  if is_lua(path, report.list, first) then
+    generation, report.list[#report.list + 1] = load.script(path, report.known, limit)
+    if generation then files:add_own(generation:files()) end
+  end
+  check_sources(files, report)
+  return generation
+end
 
 -- All that would refuse them as a reload, each and together.
 local function check_together(generations, report)
@@ -126,11 +139,7 @@ end
 function check.run(paths, options)
   local report, generations = new_report(), {}
   for _, path in ipairs(paths) do
-    if read(path, report) then
-      local generation, finding = load.script(path, report.known, options and options.limit or LOAD_MS)
-      generations[#generations + 1] = generation
-      report.list[#report.list + 1] = finding
-    end
+    generations[#generations + 1] = check_script(path, report, options and options.limit or LOAD_MS)
   end
   local apps = check_together(generations, report)
   for _, generation in ipairs(generations) do generation:finish(1) end

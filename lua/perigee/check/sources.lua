@@ -82,52 +82,75 @@ local function is_elsewhere(name)
   return package.searchpath(name, package.cpath) or package.searchpath(name:match("^[^.]*"), package.cpath)
 end
 
+---@class perigee.check.Sources the files of one script
+---@field list perigee.check.Source[] the script first
+---@field private findings perigee.Finding[]
+---@field private read fun(path: string): string?, string?
+---@field private folder? string
+---@field private seen table<string, true>
+local Sources = {}
+Sources.__index = Sources
+
 -- The script's own module of that name, as environment.lua would find it; nil when there is none.
 local function own_module(self, name)
-  if name == "perigee" or name:find("^perigee%.") or package.preload[name] then return nil end
-  local path = name:gsub("%.", "/")
-  for _, file in ipairs({ self.folder .. path .. ".lua", self.folder .. path .. "/init.lua" }) do
+  if not self.folder or name == "perigee" or name:find("^perigee%.") or package.preload[name] then return nil end
+  local path = self.folder .. name:gsub("%.", "/")
+  for _, file in ipairs({ path .. ".lua", path .. "/init.lua" }) do
     if self.seen[file] or self.read(file) then return file end
   end
 end
 
 local function follow(self, source)
   for _, wanted in ipairs(required(source.tree)) do
-    local file = self.folder and own_module(self, wanted.name)
+    local file = own_module(self, wanted.name)
     if file then
-      self.add(file)
+      self:add(file)
     elseif not is_elsewhere(wanted.name) then
-      self.list[#self.list + 1] = findings.new("missing-module", source.path, wanted.node,
+      self.findings[#self.findings + 1] = findings.new("missing-module", source.path, wanted.node,
         ("module '%s' is not found"):format(wanted.name), { severity = "warning" })
     end
   end
+end
+
+--- Reads one more file and, through its `require`s, the modules beside the script.
+---@param file string
+function Sources:add(file)
+  if self.seen[file] or #self.list >= MAX_FILES then return end
+  self.seen[file] = true
+  local text, message = self.read(file)
+  local source = { path = file, text = text, tree = text and sources.parse(file, text, self.findings) }
+  if not text then
+    self.findings[#self.findings + 1] = findings.new("file", file, { line = 1 }, message or "cannot be read")
+  end
+  self.list[#self.list + 1] = source
+  if source.tree then follow(self, source) end
+end
+
+--- Adds those of the files that stand beside the script: modules it has asked for by names made while it ran.
+---@param files table<string, string> texts by path
+function Sources:add_own(files)
+  local own = {}
+  for file in pairs(files) do
+    if self.folder and file:sub(1, #self.folder) == self.folder then own[#own + 1] = file end
+  end
+  table.sort(own)
+  for _, file in ipairs(own) do self:add(file) end
 end
 
 --- Reads the script and, through their `require`s, its own modules.
 ---@param path string
 ---@param list perigee.Finding[] gets what is wrong with them as Lua
 ---@param read? fun(path: string): string?, string? text, or nil and why not; from disk by default
----@return perigee.check.Source[] the script first
-function sources.read(path, list, read)
-  read = read or sources.from_disk
+---@return perigee.check.Sources
+function sources.of(path, list, read)
   local folder = (path:match("^(.*)/[^/]*$") or ".") .. "/"
-  -- In a search path, as environment.lua makes it, "?" and ";" mean something.
-  local self = { list = list, read = read, seen = {}, folder = not folder:find("[?;]") and folder or nil }
-  local all = {}
-  function self.add(file)
-    if self.seen[file] or #all >= MAX_FILES then return end
-    self.seen[file] = true
-    local text, message = read(file)
-    if not text then list[#list + 1] = findings.new("file", file, { line = 1 }, message or "cannot be read") end
-    all[#all + 1] = { path = file, text = text, tree = text and sources.parse(file, text, list) }
-  end
-  self.add(path)
-  local i = 1
-  while all[i] do
-    if all[i].tree then follow(self, all[i]) end
-    i = i + 1
-  end
-  return all
+  local self = setmetatable({
+    list = {}, findings = list, read = read or sources.from_disk, seen = {},
+    -- In a search path, as environment.lua makes it, "?" and ";" mean something.
+    folder = not folder:find("[?;]") and folder or nil,
+  }, Sources)
+  self:add(path)
+  return self
 end
 
 return sources

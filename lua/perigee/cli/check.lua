@@ -5,7 +5,7 @@ local check = require("perigee.check")
 local log = require("perigee.log")
 local offline = require("perigee.cli.offline")
 
-local FLAGS = { ["--json"] = {}, ["--load-budget"] = { value = "ms" } }
+local FLAGS = { ["--json"] = {}, ["--static"] = {}, ["--load-budget"] = { value = "ms" } }
 local EXIT_FINDINGS = 78
 
 -- What scripts print while they load must not stand between the findings.
@@ -20,25 +20,28 @@ local function divert_output()
   end
 end
 
+local function run(paths, flags)
+  if flags.static then return check.static(paths) end
+  offline()
+  divert_output()
+  log.level = "error" -- what it warns about while scripts load are findings
+  return check.run(paths, { limit = flags.load_budget })
+end
+
 ---@param argv string[]
 ---@return integer exit
 return function(argv)
   local paths, flags = arguments.parse(argv, FLAGS)
   if #paths == 0 then arguments.usage("it takes one script or more") end
   local stdout = io.stdout
-  offline()
-  divert_output()
-  log.level = "error" -- what it warns about while scripts load are findings
-  local list, apps = check.run(paths, { limit = flags.load_budget })
-  if flags.json then
-    stdout:write(check.json(list), "\n")
-  else
-    for _, finding in ipairs(list) do io.stderr:write(check.text(finding), "\n") end
-  end
+  local list, apps = run(paths, flags)
+  for _, finding in ipairs(flags.json and {} or list) do io.stderr:write(check.text(finding), "\n") end
+  if flags.json then stdout:write(check.json(list), "\n") end
   if #list > 0 then return EXIT_FINDINGS end
-  for i, app in ipairs(flags.json and {} or apps) do
-    stdout:write(("%s: good: %d routes, %d handlers, %d listeners\n"):format(paths[i], #app.routes, #app.declared,
-      #app.listens))
+  for i, path in ipairs(flags.json and {} or paths) do
+    local app = apps and apps[i]
+    stdout:write(path, ": good", app and (": %d routes, %d handlers, %d listeners"):format(#app.routes, #app.declared,
+      #app.listens) or "", "\n")
   end
   return 0
 end

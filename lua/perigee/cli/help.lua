@@ -9,7 +9,7 @@ usage: perigee COMMAND ...
   run SCRIPT [ARG]... [--timeout MS]
   send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
-  check SCRIPT... [--json] [--load-budget MS]
+  check SCRIPT... [--json] [--static] [--load-budget MS]
   version
   help [COMMAND]
 ]]
@@ -52,13 +52,14 @@ usage: perigee emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--opt
 Sends an event and prints nothing. Arguments are those of send.
 ]],
   check = [[
-usage: perigee check SCRIPT... [--json] [--load-budget MS]
+usage: perigee check SCRIPT... [--json] [--static] [--load-budget MS]
 
 Tells what is wrong with routing scripts, alone and together: reads them and their modules, then loads them.
 Opens no port and no connection. Findings are lines on stderr, "FILE:LINE: SEVERITY: MESSAGE [RULE]"; with any the
 status is 78. A comment "-- perigee: ignore RULE" at the end of a line silences warnings and hints on it.
 
   --json               an array on stdout: objects of file line column severity rule code message
+  --static             only reads: for scripts of `perigee run`, and for those that should not run now
   --load-budget MS     how long a script may take to load, 5000 by default
 
 errors, which keep it from being served:
