@@ -63,6 +63,8 @@ describe("check", function()
     ["require('main')"] = "main.lua:3: error: SCRIPT: loop in loading module 'main' [load]",
     ["app:clients({ { name = 'B', hots = 'x' } })"] =
       "main.lua:3: error: INVALID_OPTION: unknown option 'hots' (did you mean 'host'?) [option]",
+    ["app:clients({\n{ name = 'B', port = 1 },\n{ name = 'C',\nhots = 'x' } })"] =
+      "main.lua:6: error: INVALID_OPTION: unknown option 'hots' (did you mean 'host'?) [option]", -- the call is at 3
     ["app:listen('http://localhost', { max_body = 1 })"] =
       "main.lua:3: error: INVALID_OPTION: unknown option 'max_body' [option]",
     ["app:get('x', print)"] =
@@ -90,6 +92,17 @@ describe("check", function()
       assert.are.same({ expected }, found(text))
     end)
   end
+
+  it("tells of both when reading and loading tell different things", function()
+    assert.are.same({
+      "main.lua:3: error: INVALID_OPTION: unknown option 'hots' (did you mean 'host'?) [option]",
+      "main.lua:3: error: INVALID_OPTION: option 'port' must be a port from 1 to 65535, not 0 [option]",
+    }, found("perigee.client({ port = 0 }) perigee.client({ hots = 1 })"))
+    assert.are.same({
+      "main.lua:3: error: SCRIPT: module 'absent' is not found [missing-module]",
+      "main.lua:4: warning: module 'absent' is not found [missing-module]",
+    }, found("require('absent')\nrequire('absent')"))
+  end)
 
   it("tells the file and line in a module", function()
     for text, expected in pairs({

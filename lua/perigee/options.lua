@@ -38,7 +38,7 @@ end
 --- The name that was probably meant; nil when none is near.
 ---@param name string
 ---@param types table<string, any> by the known names
----@param most? integer mistakes, 3
+---@param most? integer mistakes, 3; in short names no more than half of the letters
 ---@return string?
 local function nearest(name, types, most)
   local best, best_distance
@@ -48,7 +48,7 @@ local function nearest(name, types, most)
       best, best_distance = known, far
     end
   end
-  if best and best_distance <= (most or 3) and best_distance < #name then return best end
+  if best and best_distance <= math.min(most or 3, math.floor(#name / 2)) then return best end
 end
 
 local function refuse_unknown(name, types)

@@ -2,7 +2,14 @@ local static = require("spec.support.check").static
 
 local HEAD = 'local perigee = require("perigee") local app = perigee.app()\n'
 
-local function found(text) return static(HEAD .. text) end
+-- What is found in the line after those; with `rule`, by that alone.
+local function found(text, rule)
+  local list = {}
+  for _, line in ipairs(static(HEAD .. text)) do
+    if not rule or line:find("[" .. rule .. "]", 1, true) then list[#list + 1] = line end
+  end
+  return list
+end
 
 local function host(name)
   return (": hint: the host '%s' stands in the script: take it from the environment, as with os.getenv [literal-host]")
@@ -32,7 +39,7 @@ describe("rule literal-host", function()
     ["app:provide('config', function() return { host = 'billing' } end)"] = "2:50",
     ["app:listen('http://billing:80')"] = "2:12", ["app:listen('http://localhost:80', { host = 'billing' })"] = "2:44",
   }) do
-    it("tells of " .. text, function() assert.are.same({ place .. host("billing") }, found(text)) end)
+    it("tells of " .. text, function() assert.are.same({ place .. host("billing") }, found(text, "literal-host")) end)
   end
 
   it("tells of addresses, with IPv6 too", function()
@@ -55,7 +62,7 @@ describe("rule literal-host", function()
     "app:provide('url', 'http://billing/')", "app:clients_async({ { use_factory = print, inject = { 'billing' } } })",
     "app:clients_async({ { use_factory = function() local f = function() return { host = 'billing' } end f() end } })",
   }) do
-    it("says nothing of " .. text, function() assert.are.same({}, found(text)) end)
+    it("says nothing of " .. text, function() assert.are.same({}, found(text, "literal-host")) end)
   end
 end)
 
@@ -72,7 +79,7 @@ describe("rule literal-credential", function()
       "2:84" .. credential("the option 'seed'"),
   }) do
     it("tells of " .. text .. ", and does not repeat it", function()
-      local list = found(text)
+      local list = found(text, "literal-credential")
       assert.are.same({ expected }, list)
       assert.is_nil(list[1]:find("hunter2", 1, true))
     end)
@@ -84,11 +91,18 @@ describe("rule literal-credential", function()
     "perigee.client('redis://' .. os.getenv('USER') .. '@localhost')", "print({ password = 'x' })",
     "perigee.client('tcp://localhost/?a=b@c')",
   }) do
-    it("says nothing of " .. text, function() assert.are.same({}, found(text)) end)
+    it("says nothing of " .. text, function() assert.are.same({}, found(text, "literal-credential")) end)
   end
 end)
 
 describe("rules option and unknown-transport", function()
+  it("tell of names in tables of options", function()
+    local hots = ": error: unknown option 'hots' (did you mean 'host'?) [option]"
+    assert.are.same({ "2:18" .. hots }, found("perigee.client({ hots = 'x' })"))
+    assert.are.same({ "2:29" .. hots }, found("app:clients({ { name = 'A', hots = 'x' } })"))
+    assert.are.same({}, found("app:clients({ { name = 'A', transport = 'local', server = 'x' } })"))
+  end)
+
   local FACTORY = "app:clients_async({ { name = 'A', use_factory = function() return %s end } })"
 
   it("tell of names in what a factory returns", function()

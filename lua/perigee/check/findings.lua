@@ -92,22 +92,36 @@ function findings.audible(list, comments)
   return result
 end
 
--- The same thing is seen by reading and by running: what reading tells has the column and comes first, running may
--- know that it is worse.
-local function is_repeated(finding, told)
-  local line = ("%s:%d:"):format(finding.file, finding.line)
-  local exact = ("%s%s:%s:%s"):format(line, finding.column, finding.rule, finding.message)
-  local before = told[exact] or not finding.column and told[line .. finding.rule]
-    or finding.rule == "load" and (told[line .. "syntax"] or told[line .. "global-write"])
-  if before then
-    if finding.severity == "error" and before.severity ~= "error" then
-      before.severity, before.code = finding.severity, finding.code
+local function key_of(finding)
+  return ("%s:%s:%s"):format(finding.file, finding.rule, finding.message)
+end
+
+-- What reading told: by what it says, and the errors by line.
+local function read_ones(list)
+  local read = { by_key = {}, errors = {} }
+  for _, finding in ipairs(list) do
+    local is_read = finding.column or finding.rule == "syntax"
+    local key = key_of(finding)
+    if is_read then
+      read.by_key[key] = read.by_key[key] or {}
+      table.insert(read.by_key[key], finding)
+      if finding.severity == "error" then read.errors[finding.file .. finding.line] = finding end
     end
-    return true
   end
-  told[exact] = finding
-  if finding.column or finding.rule == "syntax" then told[line .. finding.rule] = finding end
-  return false
+  return read
+end
+
+-- The same thing is seen by reading and by running. What reading tells has the column, and the line in a call over
+-- many; running may know that it is worse.
+local function is_told_by_reading(finding, read)
+  if finding.column or finding.rule == "syntax" then return false end
+  if finding.rule == "load" then return read.errors[finding.file .. finding.line] ~= nil end
+  local same
+  for _, other in ipairs(read.by_key[key_of(finding)] or {}) do
+    if not same or other.line == finding.line then same = other end
+  end
+  if same then same.severity, same.code = finding.severity, finding.code end
+  return same ~= nil
 end
 
 --- In order of file, line and column, each thing once.
@@ -131,9 +145,11 @@ function findings.sorted(list, files)
     if a.column ~= b.column then return (a.column or math.huge) < (b.column or math.huge) end
     return place[a] < place[b]
   end)
-  local result, told = {}, {}
+  local result, told, read = {}, {}, read_ones(all)
   for _, finding in ipairs(all) do
-    if not is_repeated(finding, told) then result[#result + 1] = finding end
+    local exact = ("%d:%s:%s"):format(finding.line, finding.column, key_of(finding)) -- two scripts may share a module
+    if not told[exact] and not is_told_by_reading(finding, read) then result[#result + 1] = finding end
+    told[exact] = true
   end
   return result
 end

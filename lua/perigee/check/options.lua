@@ -1,5 +1,5 @@
---- Rules option and unknown-transport, for what loading does not tell: the names in the table that a factory of
---- clients_async returns, and the name of a transport, which as in Nest is TCP when nobody knows it (MOD-06).
+--- Rules option and unknown-transport: the names in tables of a client's options, also in those that factories return,
+--- which loading does not reach; and the name of a transport, which as in Nest is TCP when nobody knows it (MOD-06).
 
 local findings = require("perigee.check.findings")
 local kinds = require("perigee.check.kinds")
@@ -22,11 +22,15 @@ local function named(made)
   return fields
 end
 
-local function check_names(made, transport, file, list)
+-- What tables take beside the transport's options.
+local BESIDE = { client = { transport = true }, factory = { transport = true } }
+BESIDE.entry = { transport = true, name = true, server = true }
+
+local function check_names(made, transport, role, file, list)
   local types = options.client_types(transport)
   for _, pair in ipairs(types and made or {}) do
     local name = pair[1].value
-    if name ~= "transport" and not types[name] then
+    if not BESIDE[role][name] and not types[name] then
       list[#list + 1] = findings.new("option", file, pair, ("unknown option '%s'%s"):format(name,
         did_you_mean(name, types)), { code = "INVALID_OPTION" })
     end
@@ -47,7 +51,7 @@ local function check_place(place, file, list)
     list[#list + 1] = findings.new("unknown-transport", file, fields.transport,
       ("there is no transport '%s', so it is tcp%s"):format(name, did_you_mean(name, transports.by_name)))
   end
-  if name and place.role == "factory" then check_names(made, name, file, list) end
+  if name then check_names(made, name, place.role, file, list) end
 end
 
 ---@param facts perigee.check.Facts
@@ -55,6 +59,6 @@ end
 ---@param list perigee.Finding[] gets more
 return function(facts, file, list)
   for _, place in ipairs(places(facts)) do
-    if place.role == "client" or place.role == "factory" then check_place(place, file, list) end
+    if BESIDE[place.role] then check_place(place, file, list) end
   end
 end

@@ -5,7 +5,7 @@ local kinds = require("perigee.check.kinds")
 local parser = require("perigee.check.parser")
 
 ---@class perigee.check.Place
----@field role "client"|"factory"|"listen"|"value" factory: what use_factory returns
+---@field role "client"|"entry"|"factory"|"listen"|"value" entry: of app:clients; factory: what use_factory returns
 ---@field node perigee.check.Node
 
 local function returned(fn, list, role)
@@ -33,7 +33,7 @@ end
 local of_app = {}
 
 function of_app.clients(node, list)
-  for _, entry in ipairs(entries(node[2])) do list[#list + 1] = { role = "client", node = entry } end
+  for _, entry in ipairs(entries(node[2])) do list[#list + 1] = { role = "entry", node = entry } end
 end
 
 function of_app.clients_async(node, list)
