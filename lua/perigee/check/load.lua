@@ -66,6 +66,10 @@ local function last_line(path)
   return { file = path, line = math.max(1, n) }
 end
 
+local function runaway(at, ms)
+  return findings.new("runaway", at.file, at, ("the script does not finish loading within %d ms"):format(ms))
+end
+
 --- An error of a script as a finding.
 ---@param err any
 ---@param where? string file:line, when the error's text does not say
@@ -75,6 +79,8 @@ end
 function load.finding(err, where, path, known)
   err = errors.from(err)
   local message = message_of(err)
+  local ms, ended_at = message:match("^took longer than (%d+) ms at (.*)$") -- by a limit: see limit.lua, cli/budget.lua
+  if ms then return runaway(place(ended_at, known) or { file = path, line = 1 }, ms) end
   local told = err.code == "SCRIPT" and place(message, known)
   if told then message = told.rest end
   local rule = rule_of(err, message)
@@ -99,10 +105,9 @@ end
 ---@return perigee.Generation?
 ---@return perigee.Finding? finding why there is none
 function load.script(path, known, ms)
-  local ok, done, runaway = pcall(limit.run, ms, function() return run(path, ms) end)
-  if runaway or not ok and errors.is(done) and done.code == "TIMEOUT" then
-    local at = runaway and place(runaway, known) or { file = path, line = 1 }
-    return nil, findings.new("runaway", at.file, at, ("the script does not finish loading within %d ms"):format(ms))
+  local ok, done, ended_at = pcall(limit.run, ms, function() return run(path, ms) end)
+  if ended_at or not ok and errors.is(done) and done.code == "TIMEOUT" then
+    return nil, runaway(ended_at and place(ended_at, known) or { file = path, line = 1 }, ms)
   end
   if not ok then error(done, 0) end
   if done.ok then return done.result end
