@@ -62,6 +62,19 @@ end)
 
 local NIL = "emit has no answer: this is always nil; use send [emit-answer]"
 
+describe("rule unasked-reply", function()
+  it("knows all operators, and what asks", function()
+    for name in pairs(require("perigee.operators")) do
+      assert.are.equal(1, #found(("client:send(1, 2):%s(print)"):format(name)), name)
+    end
+    local Reply = getmetatable(require("perigee").of(1))
+    for _, name in ipairs({ "await", "next", "catch", "finally", "first", "last", "collect", "subscribe", "values" }) do
+      assert.are.equal("function", type(Reply[name]))
+      assert.are.same({}, found(("client:send(1, 2):%s(print)"):format(name)))
+    end
+  end)
+end)
+
 describe("rule emit-answer", function()
   for statement, column in pairs({
     ["local x = client:emit(1, 2):await() print(x)"] = 29, ["print(client:emit(1, 2):await())"] = 25,
