@@ -221,6 +221,36 @@ describe("check", function()
   end)
 end)
 
+describe("a generation", function()
+  local function admit(text)
+    local path = write("main.lua", HEAD .. text .. "\nreturn app")
+    local generation = perigee.async(require("perigee.script").load, path, 1):await()
+    local ok, refusal = pcall(check.admit, generation)
+    perigee.async(generation.finish, generation, 1):await()
+    return ok, refusal, path
+  end
+
+  it("is admitted with its warnings logged, its hints not", function()
+    local lines = {}
+    log.set_sink(function(line) lines[#lines + 1] = line end)
+    local ok, _, path = admit("app:get('/', function() return pritn, perigee.client('tcp://billing') end)")
+    assert.is_true(ok)
+    assert.are.same({ "perigee: warn: " .. path .. ":3: undeclared global 'pritn' is read (did you mean 'print'?) "
+      .. "[undeclared-global]" }, lines)
+  end)
+
+  it("is refused for errors, as one that does not load", function()
+    local ok, refusal, path = admit("app:get('/', function() total = 1 end)")
+    assert.is_false(ok)
+    assert.are.equal("SCRIPT: " .. path .. ":3: undeclared global 'total'; use local", tostring(refusal.cause))
+    assert.is_nil(refusal.where)
+    ok, refusal, path = admit("app:get('/', function() return perigee.client({ hots = 1 }) end)")
+    assert.is_false(ok)
+    assert.are.same({ "INVALID_OPTION: unknown option 'hots' (did you mean 'host'?)", path .. ":3" },
+      { tostring(refusal.cause), refusal.where })
+  end)
+end)
+
 describe("a comment that ignores", function()
   local UNDECLARED = "1:1: warning: undeclared global 'foo' is read [undeclared-global]"
 

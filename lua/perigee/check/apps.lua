@@ -35,22 +35,27 @@ local function key_of(declared)
   return patterns.route(declared.pattern)
 end
 
+local function first_clash(declared, others)
+  for _, other in ipairs(others) do
+    if overlap(declared, other) then return other end
+  end
+end
+
 -- The handlers of all apps that answer or pass on, by their pattern's key. A second one is refused, as in handlers.lua.
 local function check_answering(apps, list)
   local by_key = {}
   for _, app in ipairs(apps) do
     for _, declared in ipairs(app.declared) do
-      local key = declared.kind ~= "event" and key_of(declared)
-      local others = key and by_key[key] or {}
-      if key then by_key[key] = others end
-      for _, other in ipairs(key and others or {}) do
-        if overlap(declared, other) then
+      if declared.kind ~= "event" then
+        local key = key_of(declared)
+        by_key[key] = by_key[key] or {}
+        local other = first_clash(declared, by_key[key])
+        if other then
           add(list, "duplicate-pattern", declared.where, ("a handler for %s at %s is already defined at %s"):format(
             patterns.show(declared.pattern), declared.where, other.where), "INVALID_OPTION")
-          break
         end
+        table.insert(by_key[key], declared)
       end
-      if key then others[#others + 1] = declared end
     end
   end
   return by_key

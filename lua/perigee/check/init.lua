@@ -4,8 +4,7 @@
 ---   generation   the same, for the files a loaded generation was made of
 ---   apps         looks at loaded apps: routes, patterns, tokens, alone and together
 ---   run          all of it, and loads the scripts in between
----
---- A reload loads by itself: for it there are `generation` and `apps`. Only findings of severity "error" refuse it.
+---   admit        for a reload, which loads by itself: refuses for errors in a generation's files, logs warnings
 
 local check_apps = require("perigee.check.apps")
 local errors = require("perigee.errors")
@@ -15,6 +14,7 @@ local host = require("perigee.host")
 local kinds = require("perigee.check.kinds")
 local literals = require("perigee.check.literals")
 local load = require("perigee.check.load")
+local log = require("perigee.log")
 local option_names = require("perigee.check.options")
 local replies = require("perigee.check.replies")
 local sources = require("perigee.check.sources")
@@ -87,6 +87,21 @@ function check.generation(generation)
   files:add_own(texts)
   check_sources(files, report)
   return finished(report)
+end
+
+--- For a reload: raises the first error in the files of a generation as script.load does, logs the warnings. Hints are
+--- for `perigee check`.
+---@param generation perigee.Generation
+function check.admit(generation)
+  for _, finding in ipairs(check.generation(generation)) do
+    local where = finding.file .. ":" .. finding.line
+    if finding.severity == "warning" then log.warn("%s: %s [%s]", where, finding.message, finding.rule) end
+    if finding.severity == "error" then
+      local is_told = not finding.code -- texts of SCRIPT say where
+      local cause = errors.make(finding.code or "SCRIPT", (is_told and where .. ": " or "") .. finding.message)
+      error({ cause = cause, where = not is_told and where or nil }, 0)
+    end
+  end
 end
 
 --- Loading --------------------------------------------------------------------------------------------------------
