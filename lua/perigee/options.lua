@@ -253,7 +253,13 @@ end
 ---@return table<string, perigee.OptionType>? nil for a transport of a later version
 local function client_types(name)
   if transports.planned[name] then return nil end
-  return merge(CLIENT, named_transport(name).client)
+  local transport = named_transport(name)
+  local types = merge(CLIENT, transport.client)
+  if transport.prepare then -- what it turns into options of the table, such as `servers`, it asks for by name
+    local asked = setmetatable({}, { __index = function(_, option) types[option] = types[option] or {} end })
+    pcall(transport.prepare, asked)
+  end
+  return types
 end
 
 --- Adds options given as text ("--option connect_timeout=100") to a client's URL.

@@ -75,6 +75,8 @@ describe("rule literal-credential", function()
     ["perigee.client('nats://token@localhost')"] = "2:16" .. credential("a credential in the URL"),
     ["perigee.client({ sasl = { password = 'x' } })"] = "2:38" .. credential("the option 'password'"),
     ["perigee.client({ tls = { key = '-----BEGIN PRIVATE KEY-----' } })"] = "2:32" .. credential("a private key"),
+    ["perigee.client({ transport = 'nats', creds = '-----BEGIN NATS USER JWT-----' })"] =
+      "2:46" .. credential("a private key"),
     ["app:clients_async({ { use_factory = function() return { transport = 'nats', seed = 'SU' } end } })"] =
       "2:84" .. credential("the option 'seed'"),
   }) do
@@ -113,6 +115,14 @@ describe("rules option and unknown-transport", function()
     assert.are.same({
       "2:69: warning: there is no transport 'tpc', so it is tcp (did you mean 'tcp'?) [unknown-transport]",
     }, found(FACTORY:format("{ transport = 'tpc', port = 1 }")))
+  end)
+
+  it("know the names that a transport takes by itself", function()
+    local tcp = require("perigee.transports").by_name.tcp
+    tcp.prepare = function(given) given.hosts = given.servers end
+    local list = found(FACTORY:format("{ servers = { os.getenv('A') }, sevrers = 1 }"))
+    tcp.prepare = nil
+    assert.are.same({ "2:99: error: unknown option 'sevrers' (did you mean 'servers'?) [option]" }, list)
   end)
 
   it("say nothing of what is right, or cannot be told", function()

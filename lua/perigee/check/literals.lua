@@ -101,8 +101,8 @@ function literals:option(name, value)
     self:addresses(value)
   elseif SECRETS[name] then
     if text and text ~= "" then self:credential(value, ("the option '%s'"):format(name)) end
-  elseif name == "key" then
-    if text and text:find("PRIVATE KEY", 1, true) then self:credential(value, "a private key") end
+  elseif name == "key" or name == "creds" then -- a file, or what stands in one
+    if text and text:find("-----BEGIN", 1, true) then self:credential(value, "a private key") end
   elseif INSIDE[name] then
     self:options(value)
   end
