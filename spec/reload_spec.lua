@@ -272,6 +272,11 @@ describe("a reload", function()
         "TIMEOUT: on_start did not end within 5000 ms")
     end)
 
+    it("a global that nobody declared, wherever it is written", function()
+      refused(app("x", 'app:get("/later", function() total = 1 end)'),
+        "SCRIPT: app.lua:3: undeclared global 'total'; use local")
+    end)
+
     it("os.exit", function()
       refused(app("x", "os.exit(3)"),
         "SCRIPT: app.lua:3: os.exit is for scripts of 'perigee run': what is served ends with its program")
