@@ -20,19 +20,14 @@ struct pge_handles {
     int open;          /* close callbacks to come */
 };
 
-static uint64_t monotonic_ms(void *arg) {
-    (void)arg;
-    return uv_hrtime() / 1000000;
-}
-
 int pge_loop_init(struct pge_loop *loop, uv_loop_t *uv,
                   void (*adopt)(struct pge_loop *, uv_handle_t *), void *arg) {
     memset(loop, 0, sizeof *loop);
     loop->uv = uv;
     loop->adopt = adopt;
     loop->adopt_arg = arg;
-    loop->clock.now_ms = monotonic_ms;
     loop->armed_ms = UINT64_MAX;
+    pge_loop_set_virtual(loop, false);
     pge_wheel_init(&loop->wheel, pge_loop_now(loop));
     for (int phase = 0; phase < PGE_PHASES; phase++)
         pge_list_init(&loop->deferred[phase]);
@@ -138,9 +133,16 @@ void pge_loop_advance(struct pge_loop *loop) {
     pge_wheel_advance(&loop->wheel, pge_loop_now(loop));
 }
 
+static void jump(struct pge_loop *loop) {
+    uint64_t next = pge_wheel_next(&loop->wheel);
+    if (loop->clock.jump && next != UINT64_MAX)
+        loop->clock.jump(loop->clock.arg, next);
+}
+
 static void on_wheel(uv_timer_t *timer) {
     struct pge_handles *group = container_of(timer, struct pge_handles, timer);
     struct pge_loop *loop = group->loop;
+    jump(loop); /* that much time has passed for others */
     bool is_due = pge_wheel_next(&loop->wheel) <= pge_loop_now(loop);
     loop->armed_ms = UINT64_MAX;
     pge_loop_advance(loop);
@@ -148,6 +150,14 @@ static void on_wheel(uv_timer_t *timer) {
     settle(loop);
     if (is_due && loop->handles == group)
         poll_at_once(group);
+}
+
+bool pge_loop_owns(const struct pge_loop *loop, const uv_handle_t *handle) {
+    const struct pge_handles *group = loop->handles;
+    return group && (handle == (const uv_handle_t *)&group->prepare ||
+                     handle == (const uv_handle_t *)&group->check ||
+                     handle == (const uv_handle_t *)&group->timer ||
+                     handle == (const uv_handle_t *)&group->idle);
 }
 
 /* Runs what is deferred in one phase; true when there was any. */
@@ -180,12 +190,25 @@ static void on_prepare(uv_prepare_t *prepare) {
     struct pge_loop *loop = group->loop;
     bool any = has_deferred(loop);
     pge_loop_turn(loop);
-    if (any && loop->handles == group)
+    loop->wants_jump = !any && loop->clock.jump && pge_loop_waits_alone(loop);
+    if ((any || loop->wants_jump) && loop->handles == group)
         poll_at_once(group);
 }
 
+/* The poll has brought nothing either: virtual time moves to the next timer. */
+static void jump_and_fire(struct pge_loop *loop) {
+    jump(loop);
+    loop->armed_ms = UINT64_MAX;
+    pge_loop_advance(loop);
+    pge_loop_turn(loop);
+}
+
 static void on_check(uv_check_t *check) {
-    pge_loop_turn(container_of(check, struct pge_handles, check)->loop);
+    struct pge_loop *loop = container_of(check, struct pge_handles, check)->loop;
+    bool any = has_deferred(loop);
+    pge_loop_turn(loop);
+    if (loop->wants_jump && !any && pge_loop_waits_alone(loop))
+        jump_and_fire(loop);
 }
 
 /* The inits and starts cannot fail in libuv; only memory can. */
@@ -222,6 +245,7 @@ void pge_loop_deinit(struct pge_loop *loop) {
 void pge_loop_set_clock(struct pge_loop *loop, struct pge_clock clock) {
     loop->clock = clock;
     loop->armed_ms = UINT64_MAX;
+    loop->wants_jump = false;
     arm(loop);
 }
 

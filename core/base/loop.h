@@ -24,6 +24,11 @@ struct pge_handles;
 struct pge_clock {
     uint64_t (*now_ms)(void *arg);
     void *arg;
+    /*
+     * NULL: time passes by itself. Else it stands, and the loop calls this to move it to the next
+     * timer: at once when timers are all it would wait for, else when that much time has passed.
+     */
+    void (*jump)(void *arg, uint64_t to_ms);
 };
 
 enum pge_phase { PGE_SOON, PGE_FLUSH, PGE_PHASES };
@@ -42,6 +47,9 @@ struct pge_loop {
     struct pge_clock clock;
     struct pge_wheel wheel;
     uint64_t armed_ms; /* what the uv timer is set to; UINT64_MAX: stopped */
+    uint64_t stood_ms; /* what a virtual clock shows */
+    uint64_t ahead_ms; /* what the system's clock is behind, since a virtual one has been ahead */
+    bool wants_jump;   /* nothing but timers is left to wait for, as far as known before the poll */
     struct pge_list deferred[PGE_PHASES];
     struct pge_handles *handles; /* owned; NULL while nobody needs the loop */
     unsigned handles_closing;    /* handle groups whose close callbacks are still to come */
@@ -59,6 +67,14 @@ void pge_loop_deinit(struct pge_loop *loop);
 
 /* Replaces the clock; for virtual time. Timers armed stay at their absolute times. */
 void pge_loop_set_clock(struct pge_loop *loop, struct pge_clock clock);
+
+/* virtual.c: a clock that stands but for its jumps; false: time passes again, from where it stood.
+ */
+void pge_loop_set_virtual(struct pge_loop *loop, bool on);
+/* virtual.c: whether timers of ours are all that the loop would wait for. */
+bool pge_loop_waits_alone(struct pge_loop *loop);
+/* Whether the handle is one of this loop's own. */
+bool pge_loop_owns(const struct pge_loop *loop, const uv_handle_t *handle);
 
 static inline uint64_t pge_loop_now(const struct pge_loop *loop) {
     return loop->clock.now_ms(loop->clock.arg);

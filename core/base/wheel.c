@@ -5,6 +5,7 @@ enum { SHIFT = 6, MASK = PGE_WHEEL_SLOTS - 1 };
 
 void pge_wheel_init(struct pge_wheel *wheel, uint64_t now_ms) {
     *wheel = (struct pge_wheel){.now_ms = now_ms};
+    pge_list_init(&wheel->overdue);
     for (int level = 0; level < PGE_WHEEL_LEVELS; level++)
         for (int slot = 0; slot < PGE_WHEEL_SLOTS; slot++)
             pge_list_init(&wheel->slots[level][slot]);
@@ -39,8 +40,11 @@ void pge_wheel_start(struct pge_wheel *wheel, struct pge_timer *timer, uint64_t 
         pge_list_remove(&timer->node);
     else
         wheel->count++;
-    timer->due_ms = due_ms > wheel->now_ms ? due_ms : wheel->now_ms + 1;
-    place(wheel, timer);
+    timer->due_ms = due_ms;
+    if (due_ms > wheel->now_ms)
+        place(wheel, timer);
+    else
+        pge_list_push(&wheel->overdue, &timer->node);
 }
 
 void pge_wheel_stop(struct pge_wheel *wheel, struct pge_timer *timer) {
@@ -59,7 +63,8 @@ static unsigned next_used(uint64_t used, unsigned from) {
     return (unsigned)__builtin_ctzll(turned) + 1;
 }
 
-uint64_t pge_wheel_next(const struct pge_wheel *wheel) {
+/* When the next slot that may hold timers comes round. */
+static uint64_t next_slot(const struct pge_wheel *wheel) {
     if (wheel->count == 0)
         return UINT64_MAX;
     uint64_t next = UINT64_MAX;
@@ -73,6 +78,26 @@ uint64_t pge_wheel_next(const struct pge_wheel *wheel) {
             next = at;
     }
     return next;
+}
+
+uint64_t pge_wheel_next(const struct pge_wheel *wheel) {
+    return pge_list_is_empty(&wheel->overdue) ? next_slot(wheel) : wheel->now_ms;
+}
+
+static void fire(struct pge_wheel *wheel, struct pge_list *due) {
+    while (!pge_list_is_empty(due)) {
+        struct pge_timer *timer = container_of(due->next, struct pge_timer, node);
+        pge_list_remove(&timer->node);
+        wheel->count--;
+        timer->on_fire(timer);
+    }
+}
+
+static void fire_overdue(struct pge_wheel *wheel) {
+    struct pge_list due;
+    pge_list_init(&due);
+    pge_list_splice(&due, &wheel->overdue);
+    fire(wheel, &due);
 }
 
 /* Empties the slots that time has just reached: upper levels hand down, level 0 fires. */
@@ -92,17 +117,13 @@ static void turn(struct pge_wheel *wheel) {
             place(wheel, timer);
         }
     }
-    while (!pge_list_is_empty(&due)) {
-        struct pge_timer *timer = container_of(due.next, struct pge_timer, node);
-        pge_list_remove(&timer->node);
-        wheel->count--;
-        timer->on_fire(timer);
-    }
+    fire(wheel, &due);
 }
 
 void pge_wheel_advance(struct pge_wheel *wheel, uint64_t now_ms) {
+    fire_overdue(wheel);
     while (wheel->now_ms < now_ms) {
-        uint64_t next = pge_wheel_next(wheel);
+        uint64_t next = next_slot(wheel);
         if (next > now_ms) {
             wheel->now_ms = now_ms;
             return;

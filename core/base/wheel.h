@@ -26,6 +26,7 @@ struct pge_wheel {
     uint64_t now_ms;                 /* every timer due at or before it has fired */
     uint64_t count;                  /* timers linked */
     uint64_t used[PGE_WHEEL_LEVELS]; /* a bit per slot that may hold timers */
+    struct pge_list overdue;         /* due when they were started: the next advance fires them */
     struct pge_list slots[PGE_WHEEL_LEVELS][PGE_WHEEL_SLOTS];
 };
 
@@ -44,7 +45,8 @@ void pge_wheel_start(struct pge_wheel *wheel, struct pge_timer *timer, uint64_t 
 /* Disarms; harmless when not armed. */
 void pge_wheel_stop(struct pge_wheel *wheel, struct pge_timer *timer);
 
-/* Fires what is due up to now_ms, in order of time. */
+/* Fires what is due up to now_ms, in order of time. What was overdue comes first, and what that
+ * starts anew for a time already past waits for the next advance. */
 void pge_wheel_advance(struct pge_wheel *wheel, uint64_t now_ms);
 
 /* A time at which to call advance next: never later than the first timer's. UINT64_MAX: none armed.

@@ -1,4 +1,5 @@
-/* lua_timer.c - core.now and core.timer: one-shot timers on the loop's wheel. */
+/* lua_timer.c - core.now, core.virtual_clock and core.timer: one-shot timers on the loop's wheel.
+ */
 #include "bind/bind.h"
 
 #define CLASS "perigee.core.timer"
@@ -77,6 +78,13 @@ static int core_now(lua_State *L) {
     return 1;
 }
 
+static int core_virtual_clock(lua_State *L) {
+    struct pge_bind *bind = lua_touserdata(L, lua_upvalueindex(1));
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    pge_loop_set_virtual(&bind->loop, lua_toboolean(L, 1));
+    return 0;
+}
+
 static const luaL_Reg methods[] = {{"cancel", timer_cancel}, {NULL, NULL}};
 
 void pge_lua_timer(lua_State *L, struct pge_bind *bind) {
@@ -84,6 +92,9 @@ void pge_lua_timer(lua_State *L, struct pge_bind *bind) {
     lua_pushlightuserdata(L, bind);
     lua_pushcclosure(L, core_now, 1);
     lua_setfield(L, -2, "now");
+    lua_pushlightuserdata(L, bind);
+    lua_pushcclosure(L, core_virtual_clock, 1);
+    lua_setfield(L, -2, "virtual_clock");
     lua_pushlightuserdata(L, bind);
     lua_pushcclosure(L, timer_new, 1);
     lua_setfield(L, -2, "timer");

@@ -10,6 +10,11 @@ local core = {}
 ---@return number ms monotonic, with a fraction
 function core.now() end
 
+---Time stands from now on and moves to the next timer when timers are all that the loop waits for; false: it passes
+---again, from where it stood.
+---@param on boolean
+function core.virtual_clock(on) end
+
 ---@param ms number
 ---@param fn fun()
 ---@return perigee.core.timer

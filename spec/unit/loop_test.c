@@ -266,6 +266,56 @@ static void draws_different_numbers(void **state) {
     assert_true(ones == UINT64_MAX && zeros == UINT64_MAX);
 }
 
+static void moves_a_virtual_clock_when_only_timers_are_left(void **state) {
+    struct rig *rig = *state;
+    struct alarm_clock first, second;
+    alarm_init(&first, rig);
+    alarm_init(&second, rig);
+    pge_loop_set_virtual(&rig->loop, true);
+    uint64_t from = pge_loop_now(&rig->loop), real = uv_hrtime();
+    pge_loop_timer(&rig->loop, &second.timer, 86400000);
+    pge_loop_timer(&rig->loop, &first.timer, 30000);
+    rig_until(rig, first.fires);
+    assert_int_equal(second.fires, 0);
+    assert_int_equal(first.at_ms, from + 30000);
+    rig_until(rig, second.fires);
+    assert_int_equal(second.at_ms, from + 86400000);
+    assert_true(uv_hrtime() - real < 10000000000u);
+    pge_loop_set_virtual(&rig->loop, false);
+    assert_true(pge_loop_now(&rig->loop) >= from + 86400000); /* never back */
+    pge_loop_timer(&rig->loop, &first.timer, 1);
+    rig_until(rig, first.fires == 2);
+    assert_true(first.at_ms > from + 86400000);
+}
+
+static void fires_a_timer_without_delay_before_virtual_time_moves(void **state) {
+    struct rig *rig = *state;
+    struct alarm_clock a;
+    alarm_init(&a, rig);
+    pge_loop_set_virtual(&rig->loop, true);
+    uint64_t from = pge_loop_now(&rig->loop);
+    pge_loop_timer(&rig->loop, &a.timer, 0);
+    rig_until(rig, a.fires);
+    assert_int_equal(a.at_ms, from);
+}
+
+/* A socket, a child, a timer of the host: they take real time, and so must ours beside them. */
+static void lets_virtual_time_pass_as_real_while_others_are_waited_for(void **state) {
+    struct rig *rig = *state;
+    struct alarm_clock a;
+    uv_async_t other;
+    alarm_init(&a, rig);
+    uv_async_init(&rig->uv, &other, note_async);
+    pge_loop_set_virtual(&rig->loop, true);
+    uint64_t from = pge_loop_now(&rig->loop), real = uv_hrtime();
+    pge_loop_timer(&rig->loop, &a.timer, 30);
+    rig_until(rig, a.fires);
+    assert_int_equal(a.at_ms, from + 30);
+    assert_true(uv_hrtime() - real >= 25000000);
+    uv_close((uv_handle_t *)&other, NULL);
+    rig_finish(rig);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 int main(void) {
@@ -278,6 +328,9 @@ int main(void) {
         TEST(runs_a_turn_by_hand),
         TEST(fires_a_timer_not_early),
         TEST(fires_by_a_virtual_clock),
+        TEST(moves_a_virtual_clock_when_only_timers_are_left),
+        TEST(fires_a_timer_without_delay_before_virtual_time_moves),
+        TEST(lets_virtual_time_pass_as_real_while_others_are_waited_for),
         TEST(is_empty_when_the_last_timer_is_stopped),
         TEST(opens_its_handles_again_while_the_old_ones_close),
         TEST(says_so_when_its_handles_find_no_memory),

@@ -85,7 +85,7 @@ static inline uint64_t rig_virtual_now(void *arg) {
 
 static inline void rig_stop_clock(struct rig *rig) {
     rig->now_ms = pge_loop_now(&rig->loop);
-    pge_loop_set_clock(&rig->loop, (struct pge_clock){rig_virtual_now, rig});
+    pge_loop_set_clock(&rig->loop, (struct pge_clock){.now_ms = rig_virtual_now, .arg = rig});
 }
 
 static inline void rig_pass(struct rig *rig, uint64_t ms) {

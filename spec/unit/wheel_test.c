@@ -152,14 +152,29 @@ static void holds_timers_of_months_and_years(void **state) {
         assert_int_equal(probes[i].fired_ms, probes[i].due_ms);
 }
 
-static void fires_a_past_timer_at_the_next_tick(void **state) {
+static void fires_a_past_timer_at_the_next_advance_though_no_time_has_passed(void **state) {
     (void)state;
-    struct probe probe = {0};
+    struct probe probe = {0}, stopped = {0};
+    uint64_t now = wheel.now_ms;
+    start(&probe, 5);
+    start(&stopped, now);
+    pge_wheel_stop(&wheel, &stopped.timer);
+    assert_int_equal(pge_wheel_next(&wheel), now);
+    pge_wheel_advance(&wheel, now);
+    assert_int_equal(probe.fires, 1);
+    assert_int_equal(stopped.fires, 0);
+    assert_int_equal(wheel.now_ms, now);
+    assert_int_equal(wheel.count, 0);
+}
+
+static void fires_what_is_started_again_for_a_past_time_once_an_advance(void **state) {
+    (void)state;
+    struct probe probe = {.again_ms = UINT64_MAX}; /* a millisecond ago */
     start(&probe, 5);
     pge_wheel_advance(&wheel, wheel.now_ms);
-    assert_int_equal(probe.fires, 0);
-    pge_wheel_advance(&wheel, wheel.now_ms + 1);
     assert_int_equal(probe.fires, 1);
+    pge_wheel_advance(&wheel, wheel.now_ms);
+    assert_int_equal(probe.fires, 2);
 }
 
 static void lets_callbacks_stop_and_start_timers(void **state) {
@@ -224,7 +239,9 @@ int main(void) {
         cmocka_unit_test_setup(keeps_up_with_starts_stops_and_jumps_at_random, set_up),
         cmocka_unit_test_setup(fires_on_time_where_the_top_level_wraps, set_up),
         cmocka_unit_test_setup(holds_timers_of_months_and_years, set_up),
-        cmocka_unit_test_setup(fires_a_past_timer_at_the_next_tick, set_up),
+        cmocka_unit_test_setup(fires_a_past_timer_at_the_next_advance_though_no_time_has_passed,
+                               set_up),
+        cmocka_unit_test_setup(fires_what_is_started_again_for_a_past_time_once_an_advance, set_up),
         cmocka_unit_test_setup(lets_callbacks_stop_and_start_timers, set_up),
         cmocka_unit_test_setup(moves_a_timer_that_is_started_again, set_up),
         cmocka_unit_test_setup(stops_what_is_not_armed_without_harm, set_up),
