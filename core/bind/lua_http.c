@@ -293,14 +293,16 @@ static int http_new(lua_State *L) {
         return pge_push_failure(L, PGE_INVALID_OPTION, why);
     pge_box_anchor(L, &h->box, 3); /* before there is a server: it may raise */
     struct pge_endpoint at;
-    int status = pge_endpoint_resolve(host, (uint16_t)port, path, &at);
+    bool is_memory = pge_opt_bool(L, 1, "memory", false);
+    int status = is_memory ? 0 : pge_endpoint_resolve(host, (uint16_t)port, path, &at);
     if (status < 0)
         return failed_listen(L, h, status, host, port, path);
-    if (h->tls) {
+    if (h->tls && !is_memory) {
         at.stream = &pge_stream_tls;
         at.tls = h->tls;
     }
-    h->server = pge_http_server_open(&bind->loop, &at, &limits, &events, h, &status);
+    h->server =
+        pge_http_server_open(&bind->loop, is_memory ? NULL : &at, &limits, &events, h, &status);
     if (!h->server)
         return failed_listen(L, h, status, host, port, path);
     lua_pushvalue(L, 3);
@@ -414,6 +416,7 @@ static const luaL_Reg methods[] = {
     {"finish", pge_lua_http_finish},
     {"fail", pge_lua_http_fail},
     {"forward", pge_lua_http_forward},
+    {"inject", pge_lua_http_inject},
     {"stamp", http_stamp},
     {"hold", http_hold},
     {"address", http_address},
@@ -425,6 +428,7 @@ static const luaL_Reg methods[] = {
 
 void pge_lua_http(lua_State *L, struct pge_bind *bind) {
     pge_class(L, CLASS, methods, http_gc);
+    pge_lua_http_injected(L);
     lua_pushlightuserdata(L, bind);
     lua_pushcclosure(L, http_new, 1);
     lua_setfield(L, -2, "http");

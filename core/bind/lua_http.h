@@ -38,6 +38,11 @@ struct pge_lua_http {
     uint32_t stamp;   /* of the requests to come */
 };
 
+/* ---- lua_http_inject.c ---- */
+
+void pge_lua_http_injected(lua_State *L); /* registers the class of what is injected */
+int pge_lua_http_inject(lua_State *L);
+
 /* The core.http at 1, open or not; raises when it is not one. */
 struct pge_lua_http *pge_lua_http_check(lua_State *L);
 

@@ -129,7 +129,8 @@ struct pge_http_conn {
 
 struct pge_http_server {
     struct pge_loop *loop;         /* borrowed: outlives the server */
-    struct pge_listener *listener; /* NULL once gone */
+    struct pge_listener *listener; /* NULL once gone, or without one */
+    struct pge_defer end;          /* of one without a listener, outside the owner's call */
     const struct pge_http_server_events *events;
     void *owner;
     struct pge_http_limits limits;
@@ -140,6 +141,7 @@ struct pge_http_server {
     char date[64]; /* "Sun, 06 Nov 1994 08:49:37 GMT" of date_s */
     bool is_draining, is_paused; /* paused: it has as many connections as it may */
     bool is_held;
+    bool is_injected; /* without a listener, and open */
 };
 
 /* http_conn.c */

@@ -26,8 +26,9 @@ void pge_http_limits_default(struct pge_http_limits *limits) {
 
 /* The last of listener and connections is gone. */
 static void end_if_empty(struct pge_http_server *server) {
-    if (server->listener || server->stats.open)
+    if (server->listener || server->stats.open || server->is_injected)
         return;
+    pge_defer_cancel(&server->end);
     server->events->on_close(server);
     pge_buf_deinit(&server->scratch);
     pge_free(server);
@@ -49,6 +50,21 @@ static void on_listener_close(struct pge_listener *listener) {
 }
 
 static const struct pge_listener_events events = {on_accept, on_listener_close};
+
+static void on_end(struct pge_defer *defer) {
+    end_if_empty(container_of(defer, struct pge_http_server, end));
+}
+
+int pge_http_server_inject(struct pge_http_server *server, const char *data, size_t n,
+                           const struct pge_memory_peer *peer, void *arg) {
+    if (server->is_draining)
+        return UV_EPIPE;
+    int status;
+    struct pge_conn *conn = pge_memory_open(server->loop, data, n, peer, arg, &status);
+    if (conn)
+        pge_http_conn_open(server, conn);
+    return status;
+}
 
 void pge_http_server_conn_gone(struct pge_http_server *server) {
     server->stats.open--;
@@ -75,6 +91,10 @@ struct pge_http_server *pge_http_server_open(struct pge_loop *loop, const struct
     server->limits = *limits;
     server->date_s = -1;
     pge_list_init(&server->conns);
+    pge_defer_init(&server->end, on_end);
+    server->is_injected = !at;
+    if (!at)
+        return server;
     server->listener = pge_listener_open(loop, at, BACKLOG, &events, server, status);
     if (server->listener)
         return server;
@@ -90,7 +110,7 @@ void pge_http_server_address(const struct pge_http_server *server, char *out, si
     if (server->listener)
         pge_listener_address(server->listener, out, size);
     else
-        snprintf(out, size, "?");
+        snprintf(out, size, server->is_injected ? "memory" : "?");
 }
 
 struct pge_http_stats pge_http_server_stats(const struct pge_http_server *server) {
@@ -101,12 +121,17 @@ static void stop_accepting(struct pge_http_server *server) {
     server->is_draining = true;
     if (server->listener)
         pge_listener_close(server->listener);
+    if (server->is_injected)
+        pge_loop_defer(server->loop, &server->end, PGE_SOON); /* connections end it if it fails */
+    server->is_injected = false;
 }
 
 void pge_http_server_hold(struct pge_http_server *server, bool held) {
     if (server->is_draining || server->is_held == held)
         return;
     server->is_held = held;
+    if (!server->listener)
+        return;
     if (held)
         pge_listener_pause(server->listener);
     else if (!server->is_paused)

@@ -13,7 +13,7 @@
 #ifndef PGE_FRONT_HTTP_SERVER_H
 #define PGE_FRONT_HTTP_SERVER_H
 
-#include "net/stream.h"
+#include "net/memory.h"
 
 struct pge_http_server;
 struct pge_http_request;
@@ -71,11 +71,15 @@ struct pge_http_stats {
 
 void pge_http_limits_default(struct pge_http_limits *limits);
 
-/* Listens. limits are copied. NULL: *status says why. */
+/* Listens; at NULL: nowhere, requests are injected. limits are copied. NULL: *status says why. */
 struct pge_http_server *pge_http_server_open(struct pge_loop *loop, const struct pge_endpoint *at,
                                              const struct pge_http_limits *limits,
                                              const struct pge_http_server_events *events,
                                              void *owner, int *status);
+/* A connection in memory, see pge_memory_open. 0, or no on_end follows: UV_ENOMEM, UV_EPIPE when
+ * draining. */
+int pge_http_server_inject(struct pge_http_server *server, const char *data, size_t n,
+                           const struct pge_memory_peer *peer, void *arg);
 void *pge_http_server_owner(const struct pge_http_server *server);
 void pge_http_server_address(const struct pge_http_server *server, char *out, size_t size);
 struct pge_http_stats pge_http_server_stats(const struct pge_http_server *server);

@@ -288,6 +288,14 @@ function http:fail(req) end
 ---@return string? message "CLOSED", or why the body is not JSON: nothing was answered yet
 function http:forward(req, to, pattern, timeout_ms, on_error) end
 
+---One connection without a socket, whose peer sends these bytes and reads what comes; on_end(bytes) once it is closed,
+---never before inject returns. For tests, with option `memory`: a server that listens nowhere.
+---@param bytes string
+---@param on_end fun(bytes: string)
+---@return boolean? ok
+---@return string? code "CLOSED"
+function http:inject(bytes, on_end) end
+
 function http:address() end
 ---@return { connections: integer, requests: integer, refused: integer, open: integer, active: integer }
 function http:stats() end
