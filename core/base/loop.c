@@ -143,6 +143,7 @@ static void on_wheel(uv_timer_t *timer) {
     struct pge_handles *group = container_of(timer, struct pge_handles, timer);
     struct pge_loop *loop = group->loop;
     jump(loop); /* that much time has passed for others */
+    loop->quiet = 0;
     bool is_due = pge_wheel_next(&loop->wheel) <= pge_loop_now(loop);
     loop->armed_ms = UINT64_MAX;
     pge_loop_advance(loop);
@@ -190,14 +191,19 @@ static void on_prepare(uv_prepare_t *prepare) {
     struct pge_loop *loop = group->loop;
     bool any = has_deferred(loop);
     pge_loop_turn(loop);
-    loop->wants_jump = !any && loop->clock.jump && pge_loop_waits_alone(loop);
-    if ((any || loop->wants_jump) && loop->handles == group)
+    bool is_alone = loop->clock.jump && !any && pge_loop_waits_alone(loop);
+    loop->quiet = is_alone ? loop->quiet + 1 : 0;
+    if ((any || is_alone) && loop->handles == group)
         poll_at_once(group);
 }
 
-/* The poll has brought nothing either: virtual time moves to the next timer. */
+/*
+ * Virtual time moves to the next timer. Not in the first quiet turn: its earlier phases may have
+ * woken a host that runs the loop once at a time, and that is still to do its part.
+ */
 static void jump_and_fire(struct pge_loop *loop) {
     jump(loop);
+    loop->quiet = 0;
     loop->armed_ms = UINT64_MAX;
     pge_loop_advance(loop);
     pge_loop_turn(loop);
@@ -207,7 +213,9 @@ static void on_check(uv_check_t *check) {
     struct pge_loop *loop = container_of(check, struct pge_handles, check)->loop;
     bool any = has_deferred(loop);
     pge_loop_turn(loop);
-    if (loop->wants_jump && !any && pge_loop_waits_alone(loop))
+    if (any)
+        loop->quiet = 0;
+    else if (loop->quiet > 1 && pge_loop_waits_alone(loop))
         jump_and_fire(loop);
 }
 
@@ -245,7 +253,7 @@ void pge_loop_deinit(struct pge_loop *loop) {
 void pge_loop_set_clock(struct pge_loop *loop, struct pge_clock clock) {
     loop->clock = clock;
     loop->armed_ms = UINT64_MAX;
-    loop->wants_jump = false;
+    loop->quiet = 0;
     arm(loop);
 }
 
@@ -270,6 +278,7 @@ int pge_loop_timer(struct pge_loop *loop, struct pge_timer *timer, uint64_t dela
         loop->wheel.now_ms = now; /* an idle wheel catches up in one step */
     uint64_t due = delay_ms > UINT64_MAX / 2 ? UINT64_MAX / 2 : now + delay_ms;
     pge_wheel_start(&loop->wheel, timer, due);
+    loop->quiet = 0;
     if (due < loop->armed_ms)
         arm(loop);
     return 0;
@@ -297,6 +306,7 @@ int pge_loop_defer(struct pge_loop *loop, struct pge_defer *defer, enum pge_phas
     if (status < 0)
         return status;
     pge_list_push(&loop->deferred[phase], &defer->node);
+    loop->quiet = 0;
     uv_ref((uv_handle_t *)&loop->handles->prepare);
     return 0;
 }

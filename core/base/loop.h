@@ -49,7 +49,7 @@ struct pge_loop {
     uint64_t armed_ms; /* what the uv timer is set to; UINT64_MAX: stopped */
     uint64_t stood_ms; /* what a virtual clock shows */
     uint64_t ahead_ms; /* what the system's clock is behind, since a virtual one has been ahead */
-    bool wants_jump;   /* nothing but timers is left to wait for, as far as known before the poll */
+    unsigned quiet;    /* turns in a row that brought nothing, while only timers are waited for */
     struct pge_list deferred[PGE_PHASES];
     struct pge_handles *handles; /* owned; NULL while nobody needs the loop */
     unsigned handles_closing;    /* handle groups whose close callbacks are still to come */

@@ -62,10 +62,11 @@ local function remote_message(err)
   return json_encode(err) or tostring(err)
 end
 
---- The error a packet's `err` stands for.
+--- The error a packet's `err` stands for. A transport in Lua can also fail a call with an error of ours.
 ---@param err any decoded
 ---@return perigee.Error
 local function remote_error(err)
+  if errors.is(err) then return err end
   if err == NO_HANDLER then return errors.new({ code = "NO_HANDLER", message = NO_HANDLER, err = err }) end
   return errors.new({ code = "REMOTE", message = remote_message(err), err = err })
 end

@@ -103,9 +103,10 @@ function log.failure(what, err)
   write("error", traceback, "%s: %s", what, err)
 end
 
---- Replaces where lines go; nil brings stderr back.
+--- Replaces where lines go; nil brings stderr back. What was held back is counted, and told, to each by itself.
 ---@param fn? fun(line: string, level: string)
 function log.set_sink(fn)
+  next_second(0)
   sink = fn or to_stderr
 end
 

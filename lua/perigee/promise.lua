@@ -37,6 +37,8 @@ end
 
 --- Rejections nobody handles ------------------------------------------------------------------------------------
 
+local on_unhandled -- of the tests: told instead of the log
+
 local function report(note)
   if note.handled then return end
   note.handled = true
@@ -49,12 +51,20 @@ end
 local function watch(promise)
   local note = { err = promise.value, func = promise.func, line = promise.line, handled = false }
   promise.note = note
+  if on_unhandled then return on_unhandled(note) end
   if promise.prompt then
     scheduler.after(0, report, note)
     return
   end
   promise.sentinel = newproxy(true)
   getmetatable(promise.sentinel).__gc = function() report(note) end
+end
+
+--- Each rejection that nobody waits for is told to fn, at once, and no longer logged; its `handled` may become true
+--- later. nil: as before.
+---@param fn? fun(note: { err: any, func: function?, line: integer?, handled: boolean })
+local function watch_unhandled(fn)
+  on_unhandled = fn
 end
 
 local function mark_handled(promise)
@@ -360,5 +370,5 @@ return {
   new = new, defer = defer, resolved = resolved, rejected = rejected, is = is,
   pending = pending, bare = bare, resolve = resolve, reject = reject, settle = settle,
   observe = observe, drop = drop, run = run, limit = limit, follower = follower,
-  check_callable = check_callable, check_ms = check_ms,
+  watch_unhandled = watch_unhandled, check_callable = check_callable, check_ms = check_ms,
 }

@@ -16,6 +16,7 @@ local reply = require("perigee.reply")
 ---@field fake? table
 
 ---@class perigee.Registry
+---@field new_client fun(options: table, token: any): perigee.Client how clients are made: `perigee.testing` has its own
 ---@field private bindings table<any, perigee.Binding>
 ---@field private order perigee.Binding[]
 local Registry = {}
@@ -24,7 +25,7 @@ Registry.__name = "perigee.registry"
 
 ---@return perigee.Registry
 local function new()
-  return setmetatable({ bindings = {}, order = {} }, Registry)
+  return setmetatable({ new_client = client.new, bindings = {}, order = {} }, Registry)
 end
 
 local function fail(...)
@@ -134,7 +135,7 @@ function Registry:clients(entries, where)
     options.name = entry.transport == "local" and (entry.server or entry.name) or nil
     options.server = nil
     local binding = declare(self, entry.name, "client", where)
-    binding.value, binding.made = client.new(options), true
+    binding.value, binding.made = self.new_client(options, entry.name), true
   end
 end
 
@@ -222,7 +223,15 @@ local function make_client(self, binding)
   local options = binding.factory(unpack(arguments, 1, n))
   if promise.follower(options) then options = options:await() end
   if options == nil then fail("the factory of '%s' returned no options", tostring(binding.token)) end
-  binding.value, binding.made = client.new(options), true
+  binding.value, binding.made = self.new_client(options, binding.token), true
+end
+
+--- Whether the token names a client.
+---@param token any
+---@return boolean
+function Registry:has_client(token)
+  local binding = self.bindings[token]
+  return binding ~= nil and (binding.kind == "client" or binding.kind == "async")
 end
 
 --- Whether every factory's tokens exist. Raises for the first that does not, or tells each to `missing`.

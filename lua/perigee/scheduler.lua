@@ -290,13 +290,26 @@ local function wait_in_host(waiter)
   return waiter.ok, waiter.value
 end
 
+local innermost -- of main chunks that wait inside each other's callbacks
+
 function MainWaiter:run_loop()
   if head <= tail then drain() end
   if host_wait then return wait_in_host(self) end
+  local below = innermost
+  innermost = self
   while not self.done do
-    if not uv.run("once") and not self.done then return false, errors.make("CANCELLED", NEVER) end
+    if not uv.run("once") and not self.done then
+      self.done, self.ok, self.value = true, false, errors.make("CANCELLED", NEVER)
+    end
   end
+  innermost = below
   return self.ok, self.value
+end
+
+--- Ends the wait of the main chunk, if it waits, with an error.
+---@param err perigee.Error
+local function interrupt(err)
+  if innermost then innermost.done, innermost.ok, innermost.value = true, false, err end
 end
 
 local function check_main()
@@ -437,6 +450,6 @@ core.hooks({
 return {
   start = start, await = await, acquire = acquire, suspend = suspend, wake = wake, protect = protect,
   post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
-  guarded = guarded, trim = trim, set_host_runs_loop = set_host_runs_loop,
+  guarded = guarded, trim = trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
   scope = scope, running_task = running_task, deadline = deadline, within = within,
 }

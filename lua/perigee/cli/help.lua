@@ -10,6 +10,7 @@ usage: perigee COMMAND ...
   send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   check SCRIPT... [--json] [--static] [--load-budget MS]
+  test [PATH]...
   version
   help [COMMAND]
 ]]
@@ -70,6 +71,12 @@ warnings:
   unreachable-handler ignore
 hints:
   literal-host literal-credential
+]],
+  test = [[
+usage: perigee test [PATH]...
+
+Runs specs of scripts on busted: files, and folders with their *_spec.lua; "spec" by default.
+No listener is opened and no connection made: see perigee.testing in the README.
 ]],
   version = [[
 usage: perigee version
