@@ -31,6 +31,7 @@ app:post("/orders/charge", function(req)
   billing:emit("order_placed", { orderId = order.orderId, at = os.time() })
   return billing:send({ cmd = "charge" }, { orderId = order.orderId, amount = order.amount })
     :timeout(5000)
+    :retry({ attempts = 2, backoff = 100, on = { "CONNECT_FAILED" } }) -- it was not sent: it may be sent again
     :catch_error(function(err)
       if err.code == "REMOTE" then error({ status = 402, message = err.message }) end
       error(err)

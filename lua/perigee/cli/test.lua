@@ -1,4 +1,4 @@
---- perigee test [PATH]...: runs specs of scripts on busted, in this program and on its own LuaJIT. Runs in the main chunk.
+--- perigee test [PATH]...: runs specs of scripts on busted, on the LuaJIT of this program, in the main chunk.
 
 local arguments = require("perigee.cli.arguments")
 local errors = require("perigee.errors")
@@ -20,7 +20,11 @@ end
 
 local function check_paths(paths)
   for _, path in ipairs(paths) do
-    if not uv.fs_stat(path) then arguments.usage("there is no file or folder '%s'", path) end
+    local stat = uv.fs_stat(path)
+    if not stat then arguments.usage("there is no file or folder '%s'", path) end
+    if stat.type ~= "directory" and not path:find("%.lua$") then
+      arguments.usage("'%s' is no spec: the name of one ends in .lua", path)
+    end
   end
 end
 

@@ -8,7 +8,7 @@ local subject = require("perigee.testing.subject")
 local combinators = require("perigee.combinators")
 
 ---@class perigee.testing
-local testing = { never = peer.never }
+local testing = { never = peer.never, limit = session.set_limit }
 
 ---@class perigee.testing.Clock
 testing.clock = {}

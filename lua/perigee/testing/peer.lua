@@ -153,9 +153,7 @@ function Peer:client(options)
   return client.new({
     timeout = checked.timeout,
     transport = {
-      connect = function()
-        if not self.answers then refuse(self, "connect") end
-      end,
+      connect = function() end,
       publish = function(packet, callback) return publish(self, packet, callback) end,
       emit = function(packet) return emit(self, packet) end,
     },

@@ -8,7 +8,7 @@ local scheduler = require("perigee.scheduler")
 local uv = require("luv")
 local watch = require("perigee.testing.watch")
 
-local LIMIT_MS = 10000 -- real time; virtual time costs none
+local LIMIT_MS = 10000 -- of a test, in real time; virtual time costs none
 
 ---@class perigee.testing.Session
 ---@field subjects perigee.testing.Subject[]
@@ -21,6 +21,7 @@ Session.__index = Session
 
 local current
 local guard -- a real timer, so that a test which never ends does
+local limit_ms = LIMIT_MS
 
 --- ms of the virtual clock since it began.
 ---@return number
@@ -94,7 +95,7 @@ local function verdict(self, element)
 end
 
 local function interrupted()
-  scheduler.interrupt(errors.make("TIMEOUT", ("the test has run for %d s and still waits"):format(LIMIT_MS / 1000)))
+  scheduler.interrupt(errors.make("TIMEOUT", ("the test has run for %g ms and still waits"):format(limit_ms)))
 end
 
 --- busted -------------------------------------------------------------------------------------------------------
@@ -110,6 +111,7 @@ local function wrap(busted, element, run)
 end
 
 local function show_logs(self)
+  io.stdout:flush()
   for _, entry in ipairs(self.logs) do io.stderr:write("perigee: ", entry.level, ": ", entry.text, "\n") end
 end
 
@@ -143,7 +145,8 @@ local function turn_off()
   core.virtual_clock(false)
   watch.off()
   log.set_sink(nil)
-  if guard then guard:stop() end
+  limit_ms = LIMIT_MS
+  guard:stop()
 end
 
 -- busted forgets modules at the end of a file: a copy of this one that another file has loaded is no longer asked.
@@ -167,7 +170,7 @@ local function attach(busted)
   on({ "test", "start" }, function(element)
     element.run_bare = element.run
     element.run = wrap(busted, element, element.run)
-    guard:start(LIMIT_MS, 0, interrupted)
+    guard:start(limit_ms, 0, interrupted)
   end)
   on({ "test", "end" }, function(element, _, status)
     if element.run_bare then element.run, element.run_bare = element.run_bare, nil end
@@ -185,4 +188,14 @@ local function install()
   turn_on()
 end
 
-return { get = get, install = install }
+--- How long a test may take in real time: this one, or all that follow in the file.
+---@param ms integer
+local function set_limit(ms)
+  if type(ms) ~= "number" or ms < 1 or ms > 2 ^ 31 - 1 then
+    error(errors.misuse("INVALID_OPTION", "limit takes milliseconds from 1, got " .. tostring(ms)), 0)
+  end
+  limit_ms = ms
+  if guard:is_active() then guard:start(limit_ms, 0, interrupted) end
+end
+
+return { get = get, install = install, set_limit = set_limit }

@@ -124,7 +124,8 @@ function watch.leftovers(told)
     list[#list + 1] = place .. ": " .. text
   end
   for entry in pairs(entries) do
-    if entry.task and is_live(entry) and not entry.background then tell(at(entry), "what was started here still runs") end
+    local runs = entry.task and is_live(entry) and not entry.background
+    if runs then tell(at(entry), "what was started here still runs") end
   end
   for entry in pairs(entries) do
     if entry.timer and not entry.background then tell(at(entry), "what was started here still waits") end
