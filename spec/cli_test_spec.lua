@@ -158,6 +158,7 @@ describe("a test fails at its end", function()
   it("for an app that cannot be stopped in order", function()
     fails(script([[app:on_stop(function() perigee.async(function() error("late") end) end)]]) .. "t:start()",
       "nobody handles this failure: SCRIPT: ")
+    fails(script([[app:on_stop(function() error("no end") end)]]) .. "t:start()", "in on_stop: SCRIPT: ")
   end)
 
   it("not for failures that are handled later", function()

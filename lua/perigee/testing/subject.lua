@@ -146,7 +146,7 @@ local function http_listener(self, listens)
   for name, value in pairs(options or options_of.listener("http://127.0.0.1:0").core) do own[name] = value end
   own.host, own.port, own.path, own.tls = nil, nil, nil, nil
   own.memory = function(server) self.http = server end
-  return { url = "memory:", transport = "http", scheme = "http", core = own }
+  return { url = "memory:", key = "memory:", transport = "http", scheme = "http", core = own }
 end
 
 local function message_transports(app)
@@ -169,7 +169,7 @@ local function replace_listeners(self)
   for _, transport in ipairs(self.transports) do
     local name = ("perigee.testing.%d.%s"):format(number, transport)
     listens[#listens + 1] = {
-      url = "local:" .. name, transport = transport, scheme = "local", core = { transport = "local", name = name },
+      url = "local:" .. name, key = name, transport = transport, scheme = "local", core = { transport = "local", name = name },
     }
     self.clients[transport] = client_of.new({ transport = "local", name = name, timeout = false })
   end
@@ -197,7 +197,7 @@ local function load(path, session)
   number = number + 1
   local self = setmetatable({
     path = path, session = session, peers = {}, clients = {}, first_log = #session.logs + 1, background = {},
-    environment = environment.new(path),
+    environment = environment.new(path, { is_served = true }),
   }, Subject)
   self.environment.globals.arg = { [0] = path }
   own_perigee(self)
@@ -226,14 +226,20 @@ function Subject:start()
   return self
 end
 
---- Drains, runs the on_stop hooks, cancels what the app had started for itself. At the latest at the test's end.
+--- Drains, runs the on_stop hooks, cancels what the app had started for itself. At the latest at the test's end. What
+--- goes wrong there is only logged, so here it fails the test.
 function Subject:stop()
   if self.stopped then return end
   self.stopped = true
+  local first = #self.session.logs + 1
   if self.app then self.app:stop():await() end
   for _, work in ipairs(self.background) do work:cancel() end
   for _, client in pairs(self.clients) do client:close():await() end
   self.environment:close():await()
+  for i = first, #self.session.logs do
+    local entry = self.session.logs[i]
+    if entry.level == "error" then self.session:fail(entry.text) end
+  end
 end
 
 --- Traffic ------------------------------------------------------------------------------------------------------
