@@ -29,7 +29,8 @@ PLAIN_SRC := $(filter-out core/bind/%,$(CORE_SRC))
 OBJ = $(CORE_SRC:%.c=$(BUILD)/obj/%.o) $(LLHTTP_OBJ)
 PLAIN_OBJ = $(PLAIN_SRC:%.c=$(BUILD)/obj/%.o) $(LLHTTP_OBJ)
 LLHTTP_OBJ = $(patsubst /usr/share/llhttp/%.c,$(BUILD)/obj/llhttp/%.o,$(LLHTTP_SRC))
-LUA_SRC := $(sort $(filter-out %_meta.lua,$(shell find lua/perigee -name '*.lua' 2>/dev/null)))
+TYPES := $(sort $(wildcard lua/perigee/types/*.lua))
+LUA_SRC := $(sort $(filter-out %_meta.lua $(TYPES),$(shell find lua/perigee -name '*.lua' 2>/dev/null)))
 UNIT := $(patsubst spec/unit/%.c,$(BUILD)/unit/%,$(wildcard spec/unit/*_test.c))
 FUZZ := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/*_fuzz.c))
 
@@ -113,7 +114,7 @@ format:
 install: all
 	install -D -m 755 $(BUILD)/bin/perigee $(DESTDIR)$(PREFIX)/bin/perigee
 	install -D -m 755 $(BUILD)/lib/perigee/core.so $(DESTDIR)$(PREFIX)/lib/lua/5.1/perigee/core.so
-	for f in $(LUA_SRC); do install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/lua/5.1/$${f#lua/}; done
+	for f in $(LUA_SRC) $(TYPES); do install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/lua/5.1/$${f#lua/}; done
 
 ## clean    remove build/
 clean:

@@ -305,5 +305,5 @@ end
 
 return {
   client = client, client_from_text = client_from_text, listener = listener, client_types = client_types,
-  nearest = nearest,
+  nearest = nearest, CLIENT = CLIENT,
 }

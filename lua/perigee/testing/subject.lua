@@ -43,7 +43,7 @@ local function url_of(spec)
   return ("%s://%s:%s"):format(scheme, host.host, host.port)
 end
 
-function Subject:peer(name)
+local function peer_named(self, name)
   local found = self.peers[name]
   if not found then
     found = peer_of.new(tostring(name), self.session)
@@ -65,9 +65,9 @@ local function known_names(self)
 end
 
 local function named_peer(self, name)
-  if self.app.registry:has_client(name) then return self:peer(name) end
+  if self.app.registry:has_client(name) then return peer_named(self, name) end
   local is_url, url = pcall(url_of, name)
-  if type(name) == "string" and is_url then return self:peer(url) end
+  if type(name) == "string" and is_url then return peer_named(self, url) end
   return self.peers[name] or fail("%s has no client '%s' (known: %s)", self.path, tostring(name), known_names(self))
 end
 
@@ -127,11 +127,11 @@ local function own_perigee(self)
   local own = self.environment.loaded.perigee
   local make_app = own.app
   function own.client(spec)
-    return self:peer(url_of(spec)):client(spec)
+    return peer_named(self, url_of(spec)):client(spec)
   end
   function own.app(...)
     local app = make_app(...)
-    app.registry.new_client = function(options, token) return self:peer(token):client(options) end
+    app.registry.new_client = function(options, token) return peer_named(self, token):client(options) end
     return app
   end
 end
