@@ -34,7 +34,8 @@ function types.read(path, classes, aliases)
     local owner, mark, method, parameters = line:match("^function ([%a_]+)([.:])([%w_]+)%((.-)%) end$")
     if owner then
       if mark == ":" then parameters = parameters == "" and "self" or "self, " .. parameters end
-      by_variable[owner].methods[method] = parameters
+      local methods = by_variable[owner].methods
+      methods[method] = parameters
     end
     alias = line:match("^%-%-%-@alias ([%w_.]+)") or (line:find("^%-%-%-|") and alias)
     if alias then

@@ -169,7 +169,8 @@ local function replace_listeners(self)
   for _, transport in ipairs(self.transports) do
     local name = ("perigee.testing.%d.%s"):format(number, transport)
     listens[#listens + 1] = {
-      url = "local:" .. name, key = name, transport = transport, scheme = "local", core = { transport = "local", name = name },
+      url = "local:" .. name, key = name, transport = transport, scheme = "local",
+      core = { transport = "local", name = name },
     }
     self.clients[transport] = client_of.new({ transport = "local", name = name, timeout = false })
   end
