@@ -106,6 +106,15 @@ local blocks = read_blocks("README.md")
 describe("README.md", function()
   local ports, children, prelude = {}, {}, nil
 
+  -- Scripts that a test of them loads are files somewhere.
+  local function with_scripts(text)
+    return (text:gsub('load%("([%w.]+)"%)', function(name)
+      for _, child in ipairs(children) do
+        if child.script.name == name then return ("load(%q)"):format(child.script.path) end
+      end
+    end))
+  end
+
   local function prepared(text)
     return (with_free_ports(text, ports):gsub("certs/", certs.paths().dir .. "/"))
   end
@@ -154,7 +163,7 @@ describe("README.md", function()
     if block.mark == "run" then
       it("prints what line " .. block.line .. " and below promise", function()
         -- No line break: lines of a traceback then are those of the block.
-        local path = program.script(prelude:gsub("\n", " ") .. prepared(block.text))
+        local path = program.script(prelude:gsub("\n", " ") .. with_scripts(prepared(block.text)))
         local code, out, err = program.run({ "run", path, "--timeout", "20000" })
         assert.are.same({ 0, promised_output(block.text), "" }, { code, out, err })
       end)
