@@ -161,6 +161,23 @@ describe("a test fails at its end", function()
     fails(script([[app:on_stop(function() error("no end") end)]]) .. "t:start()", "in on_stop: SCRIPT: ")
   end)
 
+  it("not for what still runs but needs no time", function()
+    local code, out = run([[
+it("is good", function()
+  perigee.spawn(function() for _ = 1, 100 do perigee.sleep(0):await() end end)
+end)]])
+    assert.equal(0, code, out)
+  end)
+
+  it("once for a call that waits for its next attempt", function()
+    local _, out = fails(script([[
+      app:clients({ { name = "B", host = "b" } })
+      app:event("e", function() return app:inject("B"):send("x", 1):retry({ backoff = 1000 }):await() end)
+    ]]) .. "t:fake('B', { x = function() error({}) end })\nt:event('e', 1)", "what was started here still runs")
+    local _, lines = out:gsub("what was started", "")
+    assert.equal(1, lines, out)
+  end)
+
   it("not for failures that are handled later", function()
     local code, out = run([[
 it("is good", function()

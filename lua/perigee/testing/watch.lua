@@ -9,6 +9,7 @@ local where = require("perigee.where")
 local start, after = scheduler.start, scheduler.after
 
 local MAX_ROUNDS = 16 -- of cancelling: what is cancelled may start more
+local QUIET_TURNS, MAX_TURNS = 3, 1000 -- turns in which nothing new begins, and all of them
 
 ---@class perigee.testing.Entry
 ---@field func? function where it was started
@@ -20,9 +21,9 @@ local MAX_ROUNDS = 16 -- of cancelling: what is cancelled may start more
 local watch = {}
 
 local entries, count, limit = {}, 0, 256 -- entry -> true; ended ones are swept out when there are many
+local begun = 0 -- ever
 local notes = {}
 local background = false
-local is_on = false
 
 local function is_live(entry)
   if entry.task then return not entry.task.ended end
@@ -31,7 +32,7 @@ end
 
 local function add(entry)
   entries[entry] = true
-  count = count + 1
+  count, begun = count + 1, begun + 1
   if count < limit then return end
   count = 0
   for other in pairs(entries) do
@@ -71,14 +72,12 @@ end
 
 --- Begins to remember.
 function watch.on()
-  is_on = true
   scheduler.start, scheduler.after = watched_start, watched_after
   promise.watch_unhandled(function(note) notes[#notes + 1] = note end)
 end
 
 --- Ends it, and forgets.
 function watch.off()
-  is_on = false
   scheduler.start, scheduler.after = start, after
   promise.watch_unhandled(nil)
   watch.forget()
@@ -104,13 +103,28 @@ local function turn()
   done:await()
 end
 
---- Lets run what is ready. Time does not move.
+--- Lets run what is ready, and what that makes ready. Time does not move.
 function watch.settle()
-  for _ = 1, is_on and 8 or 1 do turn() end
+  local quiet = 0
+  for _ = 1, MAX_TURNS do
+    local before = begun
+    turn()
+    quiet = begun == before and quiet + 1 or 0
+    if quiet == QUIET_TURNS then return end
+  end
 end
 
 local function at(entry)
   return where.text(entry.func, entry.line)
+end
+
+-- Of what perigee itself has started for work that is in the list, nobody knows a line.
+local function without_unknown(list)
+  local known = {}
+  for _, text in ipairs(list) do
+    if text:sub(1, 2) ~= "?:" then known[#known + 1] = text end
+  end
+  return #known > 0 and known or list
 end
 
 --- What has not ended, one line each, background work left out; rejections nobody has handled so far.
@@ -138,7 +152,7 @@ function watch.leftovers(told)
     end
   end
   table.sort(list)
-  return list
+  return without_unknown(list)
 end
 
 local function live(of_background)
