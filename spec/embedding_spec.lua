@@ -143,6 +143,19 @@ describe("a host", function()
     ]])
   end)
 
+  it("lives on when the host forgets its modules, luv's too", function()
+    with_script([[
+      require("perigee.core")
+      package.loaded["perigee.core"], package.loaded.luv = nil, nil
+      for _ = 1, 5 do collectgarbage() end
+      require("perigee").sleep(1):await()
+      print("still here")
+    ]], function(name)
+      local child, code = run("luajit", name)
+      assert.are.same({ 0, "still here\n" }, { code, child.stdout }, child.stderr)
+    end)
+  end)
+
   it("lets uv.walk of the host pass over our handles", function()
     prints("true\n", [[
       local n = 0

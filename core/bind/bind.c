@@ -336,6 +336,18 @@ static luv_ctx_t *require_luv(lua_State *L) {
     return luv;
 }
 
+/*
+ * luv keeps its loop in its module's table, and closes it when that is collected: after a host has
+ * forgotten the module, as busted does between files, our loop would be gone.
+ */
+static void keep_luv(lua_State *L) {
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "loaded");
+    lua_getfield(L, -1, "luv");
+    lua_setfield(L, LUA_REGISTRYINDEX, "perigee.luv");
+    lua_pop(L, 2);
+}
+
 /* libuv writes without MSG_NOSIGNAL: a peer that closed would end the host. A handler of the host's
  * own stays. */
 static void ignore_sigpipe(void) {
@@ -351,6 +363,7 @@ static int new_ref(lua_State *L, lua_CFunction fn) {
 
 static struct pge_bind *bind_new(lua_State *L) {
     luv_ctx_t *luv = require_luv(L);
+    keep_luv(L);
     ignore_sigpipe();
     struct pge_bind **slot = lua_newuserdata(L, sizeof *slot);
     *slot = NULL;
