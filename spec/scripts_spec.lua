@@ -77,6 +77,15 @@ describe("scripts/orders.lua", function()
   end)
 end)
 
+describe("scripts/orders_spec.lua", function()
+  it("prints what its header says, but for the time", function()
+    local code, out, err = program.run({ "test", "scripts" })
+    assert.are.same({ 0, "" }, { code, err })
+    local function timeless(text) return (text:gsub("[%d.]+ seconds", "N seconds")) end
+    assert.are.equal(timeless(promised("scripts/orders_spec.lua", "perigee test scripts")) .. "\n", timeless(out))
+  end)
+end)
+
 describe("scripts/checkout.lua", function()
   it("charges all, or takes back what was charged", function()
     local port = start_billing()

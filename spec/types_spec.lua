@@ -86,6 +86,13 @@ describe("the types of", function()
     end)
   end
 
+  it("apps and the states of clients have their fields", function()
+    for field in pairs(classes["perigee.App"].fields) do assert.is_not_nil(perigee.app()[field], field) end
+    local one = client.new("local:nobody")
+    for field in pairs(classes["perigee.Status"].fields) do assert.is_not_nil(one:status()[field], field) end
+    one:close():await()
+  end)
+
   it("handles are those of clients", function()
     local app = perigee.app()
     app:clients({ { name = "X", host = "x" } })
@@ -181,6 +188,31 @@ describe("the options of", function()
     local t = in_use()
     assert.same(known(t.request, t, { unknown = 1 }), names_of(classes["perigee.testing.Request"].fields))
     one:close():await()
+  end)
+
+  it("clients made by factories are those that are taken", function()
+    local app = perigee.app()
+    assert.same(known(app.clients_async, app, { { unknown = 1 } }), names_of(classes["perigee.AsyncEntry"].fields))
+  end)
+
+  it("transports and listeners in Lua are required where they must be there", function()
+    local function refused(fn, name, field)
+      local given = {}
+      for other, how in pairs(classes[name].fields) do
+        if other ~= field and how.type:find("^fun") then given[other] = function() end end
+      end
+      return not pcall(fn, given)
+    end
+    for name, make in pairs({
+      ["perigee.LuaTransport"] = function(given) perigee.client({ transport = given }) end,
+      ["perigee.Strategy"] = function(given) perigee.app():listen(given) end,
+    }) do
+      assert.is_false(refused(make, name, nil), name)
+      for field, how in pairs(classes[name].fields) do
+        local is_refused = how.type:find("^fun") and refused(make, name, field) or false
+        assert.equal(how.type:find("^fun") ~= nil and not how.optional, is_refused, name .. "." .. field)
+      end
+    end
   end)
 
   it("TLS and hosts are those that are taken", function()
