@@ -139,13 +139,24 @@ static void jump(struct pge_loop *loop) {
         loop->clock.jump(loop->clock.arg, next);
 }
 
+/* Real time has passed, but a virtual clock follows it only while others are waited for: how long
+ * our own work takes must not show. */
+static bool is_too_early(struct pge_loop *loop) {
+    return loop->clock.jump && pge_wheel_next(&loop->wheel) > pge_loop_now(loop) &&
+           (has_deferred(loop) || pge_loop_waits_alone(loop));
+}
+
 static void on_wheel(uv_timer_t *timer) {
     struct pge_handles *group = container_of(timer, struct pge_handles, timer);
     struct pge_loop *loop = group->loop;
+    loop->armed_ms = UINT64_MAX;
+    if (is_too_early(loop)) {
+        arm(loop);
+        return;
+    }
     jump(loop); /* that much time has passed for others */
     loop->quiet = 0;
     bool is_due = pge_wheel_next(&loop->wheel) <= pge_loop_now(loop);
-    loop->armed_ms = UINT64_MAX;
     pge_loop_advance(loop);
     arm(loop);
     settle(loop);

@@ -299,6 +299,27 @@ static void fires_a_timer_without_delay_before_virtual_time_moves(void **state) 
     assert_int_equal(a.at_ms, from);
 }
 
+static void does_not_let_virtual_time_pass_while_it_works(void **state) {
+    struct rig *rig = *state;
+    struct alarm_clock a;
+    struct job job;
+    alarm_init(&a, rig);
+    job_init(&job, rig);
+    pge_loop_set_virtual(&rig->loop, true);
+    uint64_t from = pge_loop_now(&rig->loop);
+    pge_loop_timer(&rig->loop, &a.timer, 5);
+    for (int turn = 1; turn <= 3; turn++) {
+        pge_loop_defer(&rig->loop, &job.defer, PGE_SOON);
+        for (uint64_t until = uv_hrtime() + 8000000; uv_hrtime() < until;)
+            continue; /* longer than the timer's delay, if it were real */
+        uv_run(&rig->uv, UV_RUN_ONCE);
+        assert_int_equal(job.runs, turn);
+        assert_int_equal(a.fires, 0);
+    }
+    rig_until(rig, a.fires);
+    assert_int_equal(a.at_ms, from + 5);
+}
+
 /* A socket, a child, a timer of the host: they take real time, and so must ours beside them. */
 static void lets_virtual_time_pass_as_real_while_others_are_waited_for(void **state) {
     struct rig *rig = *state;
@@ -330,6 +351,7 @@ int main(void) {
         TEST(fires_by_a_virtual_clock),
         TEST(moves_a_virtual_clock_when_only_timers_are_left),
         TEST(fires_a_timer_without_delay_before_virtual_time_moves),
+        TEST(does_not_let_virtual_time_pass_while_it_works),
         TEST(lets_virtual_time_pass_as_real_while_others_are_waited_for),
         TEST(is_empty_when_the_last_timer_is_stopped),
         TEST(opens_its_handles_again_while_the_old_ones_close),
