@@ -76,6 +76,11 @@ describe("the types of", function()
     ["perigee.Reply"] = function() return perigee.of(1) end,
     ["perigee.Promise"] = function() return perigee.promise(function(resolve) resolve(1) end) end,
     ["perigee.App"] = perigee.app,
+    ["perigee.Saga"] = function()
+      local given
+      perigee.saga(function(saga) given = saga end):await()
+      return given
+    end,
     ["perigee.testing.Subject"] = in_use,
     ["perigee.testing.Response"] = function() return in_use():request({ path = "/", body = "1" }) end,
   }) do

@@ -65,17 +65,47 @@ function perigee.settled(list) end
 ---@return perigee.Promise
 function perigee.map(list, fn, options) end
 
----Starts fn(...) in a coroutine now; the Promise of its first result. Cancelling it raises CANCELLED in fn.
+---Starts fn(...) in a coroutine now; the Promise of its first result. Cancelling it raises CANCELLED in fn. A child of
+---the coroutine that starts it: inherits its deadline, is cancelled with it, may outlive its end.
 ---@param fn fun(...: any): any
 ---@param ... any
 ---@return perigee.Promise
 function perigee.async(fn, ...) end
 
----As async, but a failure nobody looks at is logged at once.
+---As async, but nobody's child, and a failure nobody looks at is logged at once.
 ---@param fn fun(...: any): any
 ---@param ... any
 ---@return perigee.Promise
 function perigee.spawn(fn, ...) end
+
+---Runs fn(...) as async does, for so long at most: then it rejects with TIMEOUT, and what runs is cancelled. No send
+---inside, whatever its own limits, lasts longer.
+---@param ms number
+---@param fn fun(...: any): any
+---@param ... any
+---@return perigee.Promise
+function perigee.deadline(ms, fn, ...) end
+
+---Runs fn(saga) as async does. When it raises, or is cancelled, what its steps have done is undone, the last one first.
+---@param fn fun(saga: perigee.Saga): any
+---@param options? { undo_timeout?: number } ms for each undo, 5000
+---@return perigee.Promise of what fn returns
+function perigee.saga(fn, options) end
+
+---@class perigee.Saga
+local Saga = {}
+
+---Does something and returns what it comes to, or raises. When the saga fails later, undo_step(value) takes it back.
+---@param name string for errors and logs
+---@param action fun(): any a Promise or Reply is waited for
+---@param undo_step? fun(value: any): any the same
+---@return any value
+function Saga:step(name, action, undo_step) end
+
+---Says how to take back what is not done yet: for a request that may have had its effect although it failed.
+---@param name string
+---@param undo_step fun(): any
+function Saga:undo(name, undo_step) end
 
 ---@param ms number
 ---@return perigee.Promise
@@ -161,5 +191,6 @@ function json.array(list) end
 ---@field err? any what the peer sent, for REMOTE
 ---@field traceback? string where it was raised, for SCRIPT
 ---@field errors? any[] all failures, from `any`
+---@field failures? { step: string, error: any }[] what a saga could not undo
 
 return perigee
