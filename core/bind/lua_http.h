@@ -18,8 +18,8 @@ struct pge_lua_http_slot {
     struct pge_list node;            /* http->free; http->arrived, aborted until Lua is told */
     struct pge_lua_http *owner;
     uint32_t index, generation;
-    uint32_t stamp; /* the number its reply is stamped with; 0: none */
-    bool is_told;   /* Lua knows of it */
+    uint32_t stamp;   /* the number its reply is stamped with; 0: none */
+    bool is_told;     /* Lua knows of it */
     int on_error_ref; /* of a forward; LUA_NOREF */
     struct pge_http_header stamp_header;
     char stamp_text[12];

@@ -138,7 +138,7 @@ struct pge_http_server {
     struct pge_http_stats stats;
     struct pge_buf scratch; /* a body being built */
     int64_t date_s;
-    char date[64]; /* "Sun, 06 Nov 1994 08:49:37 GMT" of date_s */
+    char date[64];               /* "Sun, 06 Nov 1994 08:49:37 GMT" of date_s */
     bool is_draining, is_paused; /* paused: it has as many connections as it may */
     bool is_held;
     bool is_injected; /* without a listener, and open */
