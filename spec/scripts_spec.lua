@@ -183,7 +183,9 @@ describe("all scripts", function()
     assert.are.equal(0, (program.run({ "check", "scripts/proxy.lua", "scripts/bridge.lua" })))
     local names = io.popen("ls scripts/*.lua")
     for path in names:lines() do
-      assert.are.same({ 0, path .. ": good\n", "" }, { program.run({ "check", "--static", path }) })
+      if not path:find("_spec%.lua$") then -- those have busted's globals
+        assert.are.same({ 0, path .. ": good\n", "" }, { program.run({ "check", "--static", path }) })
+      end
     end
     names:close()
   end)
