@@ -1,4 +1,4 @@
---- How long the collector waits between two cycles, for a program that serves.
+--- How long the collector waits between two cycles, in a program of our own.
 ---
 --- A proxy's garbage is short-lived, so each cycle marks the same small heap: waiting longer halves the work. But a
 --- script that keeps much must not make the heap several times as large. So the wait is room in bytes, not a factor:

@@ -3,6 +3,7 @@
 local arguments = require("perigee.cli.arguments")
 local environment = require("perigee.environment")
 local errors = require("perigee.errors")
+local garbage = require("perigee.garbage")
 local promise = require("perigee.promise")
 local report = require("perigee.cli.report")
 local scheduler = require("perigee.scheduler")
@@ -70,6 +71,7 @@ return function(argv)
   local args, flags = arguments.parse(argv, FLAGS, 1)
   local path = table.remove(args, 1)
   if not path then arguments.usage("it takes a script") end
+  garbage.start()
   local own = environment.new(path, path == STDIN and { files = { [STDIN] = io.read("*a") } } or nil)
   args[0] = path
   own.globals.arg = args
