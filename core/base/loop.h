@@ -39,11 +39,25 @@ struct pge_defer {
     void (*on_turn)(struct pge_defer *defer);
 };
 
+/*
+ * Where listening sockets come from, when not from this process itself. Both block, briefly.
+ */
+struct sockaddr;
+struct pge_sockets {
+    /* The descriptor, the caller's to close; or a negative code. hold: for close. */
+    int (*open)(struct pge_sockets *sockets, const struct sockaddr *at, int backlog,
+                uint32_t *hold);
+    /* After the descriptor was closed. */
+    void (*close)(struct pge_sockets *sockets, uint32_t hold);
+    bool are_shared; /* other processes accept from them too */
+};
+
 struct pge_loop {
     uv_loop_t *uv; /* borrowed: the host's, outlives this */
     /* Called after each uv_*_init: luv reads handle->data of every handle, so it must be luv's. */
     void (*adopt)(struct pge_loop *loop, uv_handle_t *handle);
     void *adopt_arg;
+    struct pge_sockets *sockets; /* borrowed: outlives the loop; NULL: listeners bind themselves */
     struct pge_clock clock;
     struct pge_wheel wheel;
     uint64_t armed_ms; /* what the uv timer is set to; UINT64_MAX: stopped */

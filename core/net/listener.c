@@ -13,17 +13,18 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "net/socket.h"
 #include "net/tls.h"
 #include "net/uvstream.h"
 
 /* Out of descriptors or memory: accepting rests this long instead of spinning. */
 enum { RETRY_MS = 100 };
 
-/* Newcomers taken per wake-up, so that those already connected get their turn. */
+/* Newcomers taken per wake-up, so that those already connected get their turn. One, where other
+ * workers wait on the same socket: a burst would all go to whoever wakes first. */
 enum { MAX_ACCEPTS = 64 };
 
 static void on_readable(uv_poll_t *poll, int status, int events);
@@ -74,7 +75,8 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
     struct pge_listener *l = container_of(poll, struct pge_listener, uv.poll);
     (void)status; /* accept4 says it too */
     (void)events;
-    for (int i = 0; i < MAX_ACCEPTS && !l->is_closing && !l->is_paused; i++) {
+    int most = l->loop->sockets && l->loop->sockets->are_shared ? 1 : MAX_ACCEPTS;
+    for (int i = 0; i < most && !l->is_closing && !l->is_paused; i++) {
         int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             take(l, fd);
@@ -95,60 +97,31 @@ static void on_closed(uv_handle_t *handle) {
     pge_loop_release(loop);
 }
 
-/* A socket file nobody listens on is left from a crash: replace it. Anything else stays. */
-static bool remove_stale(const struct sockaddr_un *un) {
-    struct stat st;
-    if (lstat(un->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-        return false; /* connect says ECONNREFUSED of a plain file too */
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    bool is_stale =
-        connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    return is_stale && unlink(un->sun_path) == 0;
-}
-
-static int bind_unix(struct pge_listener *l, const struct sockaddr_un *un) {
-    int status = bind(l->fd, (const struct sockaddr *)un, sizeof *un);
-    if (status < 0 && errno == EADDRINUSE) {
-        status = remove_stale(un) ? bind(l->fd, (const struct sockaddr *)un, sizeof *un) : -1;
-        if (status < 0)
-            return UV_EADDRINUSE;
-    }
-    if (status < 0)
-        return uv_translate_sys_error(errno);
-    snprintf(l->path, sizeof l->path, "%s", un->sun_path);
-    l->unlink_path = true;
-    return 0;
-}
-
-static int bind_inet(struct pge_listener *l, const struct sockaddr *sa) {
-    int on = 1;
-    socklen_t size =
-        sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-        bind(l->fd, sa, size) < 0)
-        return uv_translate_sys_error(errno);
-    return 0;
-}
-
-/* Socket, bind, listen. l->fd and l->path tell how far it came. */
+/* From the supervisor, where there is one: it binds, and all workers share the socket. */
 static int open_socket(struct pge_listener *l, const struct pge_endpoint *at, int backlog) {
-    int family = at->addr.sa.sa_family;
-    l->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (l->fd < 0)
-        return uv_translate_sys_error(errno);
-    int status = family == AF_UNIX ? bind_unix(l, &at->addr.un) : bind_inet(l, &at->addr.sa);
-    if (status == 0 && listen(l->fd, backlog) < 0)
-        status = uv_translate_sys_error(errno);
-    return status;
+    struct pge_sockets *shared = l->loop->sockets;
+    int fd = shared ? shared->open(shared, &at->addr.sa, backlog, &l->hold)
+                    : pge_socket_listen(&at->addr.sa, backlog);
+    if (fd < 0)
+        return fd;
+    l->fd = fd;
+    if (at->addr.sa.sa_family == AF_UNIX) {
+        snprintf(l->path, sizeof l->path, "%s", at->addr.un.sun_path);
+        l->unlink_path = !shared;
+    }
+    return 0;
 }
 
-static void remove_path(struct pge_listener *l) {
+/* Newcomers are refused from here on, unless others share the socket. */
+static void close_socket(struct pge_listener *l) {
+    if (l->fd < 0)
+        return;
     if (l->unlink_path)
         unlink(l->path);
-    l->unlink_path = false;
+    close(l->fd);
+    l->fd = -1;
+    if (l->loop->sockets)
+        l->loop->sockets->close(l->loop->sockets, l->hold);
 }
 
 struct pge_listener *pge_listener_open(struct pge_loop *loop, const struct pge_endpoint *at,
@@ -165,6 +138,7 @@ struct pge_listener *pge_listener_open(struct pge_loop *loop, const struct pge_e
     l->events = events;
     l->owner = owner;
     l->loop = loop;
+    l->fd = -1;
     l->tls = at->tls;
     pge_list_init(&l->shaking);
     pge_timer_init(&l->retry, on_retry);
@@ -178,10 +152,8 @@ struct pge_listener *pge_listener_open(struct pge_loop *loop, const struct pge_e
     poll_or_rest(l);
     return l;
 fail:
-    if (l && l->fd >= 0)
-        close(l->fd);
     if (l)
-        remove_path(l);
+        close_socket(l);
     pge_free(l);
     pge_loop_release(loop);
     return NULL;
@@ -218,7 +190,6 @@ void pge_listener_close(struct pge_listener *l) {
         pge_list_remove(node);
         pge_tls_abort(node);
     }
-    remove_path(l);
     uv_close(&l->uv.handle, on_closed);
-    close(l->fd); /* now, not in the callback: newcomers are refused from here on */
+    close_socket(l); /* now, not in the callback */
 }

@@ -155,7 +155,8 @@ struct pge_listener {
         uv_handle_t handle;
         uv_poll_t poll;
     } uv;
-    int fd;                  /* owned: the bound socket */
+    int fd;                  /* owned: the bound socket; -1 once closed */
+    uint32_t hold;           /* what loop->sockets gave with it */
     struct pge_timer retry;  /* accepting again after the process ran out of descriptors */
     struct pge_list shaking; /* tls conns that have not finished their handshake */
     uint64_t refused;        /* connections that failed before on_accept: handshake, memory */
