@@ -12,6 +12,9 @@
 
 #include "bind/bind.h"
 #include "bind/embedded.h"
+#include "supervisor/child.h"
+#include "supervisor/protocol.h"
+#include "supervisor/supervisor.h"
 
 int luaopen_luv(lua_State *L);
 int luaopen_cjson(lua_State *L);
@@ -21,6 +24,7 @@ enum { EXIT_FAILED = 1, STATUS_PENDING = -1, MAX_CLOSING_TURNS = 8 };
 struct program {
     uv_loop_t *loop; /* luv's; NULL before it is loaded */
     int status;      /* STATUS_PENDING until the command has ended */
+    bool is_worker;  /* of a supervisor */
 };
 
 /* done(code): the command has ended. */
@@ -87,6 +91,8 @@ static int start(lua_State *L) {
     preload(L, "perigee.core", luaopen_perigee_core);
     add_loader(L);
     program->loop = pge_bind_of(L)->luv->loop;
+    if (program->is_worker)
+        pge_bind_of(L)->loop.sockets = pge_child_sockets();
     lua_getglobal(L, "require");
     lua_pushliteral(L, "perigee.cli");
     lua_call(L, 1, 1);
@@ -98,7 +104,9 @@ static int start(lua_State *L) {
     }
     lua_pushlightuserdata(L, program);
     lua_pushcclosure(L, program_done, 1);
-    lua_call(L, 2, 0);
+    if (program->is_worker)
+        lua_pushinteger(L, PGE_CONTROL_FD);
+    lua_call(L, program->is_worker ? 3 : 2, 0);
     return 0;
 }
 
@@ -127,13 +135,21 @@ static void finish_closing(uv_loop_t *loop) {
     }
 }
 
+/* What the arguments mean, and whether they are right, a worker says; `serve` alone is a mistake. */
+static bool wants_supervisor(int argc, char **argv) {
+    return argc > 2 && strcmp(argv[1], "serve") == 0;
+}
+
 int main(int argc, char **argv) {
+    bool is_worker = pge_child_begin();
+    if (!is_worker && wants_supervisor(argc, argv))
+        return pge_supervise(argv);
     lua_State *L = luaL_newstate();
     if (!L) {
         fputs("perigee: not enough memory\n", stderr);
         return EXIT_FAILED;
     }
-    struct program program = {NULL, STATUS_PENDING};
+    struct program program = {NULL, STATUS_PENDING, is_worker};
     lua_pushcfunction(L, traceback);
     lua_pushcfunction(L, start);
     lua_pushlightuserdata(L, &program);

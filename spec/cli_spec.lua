@@ -61,11 +61,7 @@ describe("perigee", function()
   end)
 
   it("says what this version does not have yet", function()
-    for _, name in ipairs({ "reload", "status" }) do
-      assert.are.same({ 2, "", "perigee: UNSUPPORTED: " .. name .. " is not available in this version\n" },
-        { run({ name }) })
-    end
-    for _, flag in ipairs({ "--watch", "--workers", "--admin", "--no-budget" }) do
+    for _, flag in ipairs({ "--no-budget" }) do
       local code, _, err = run({ "serve", "x.lua", flag })
       assert.are.equal(2, code)
       assert.are.equal("perigee: UNSUPPORTED: " .. flag .. " is not available in this version\n", err)

@@ -5,24 +5,32 @@ local arguments = require("perigee.cli.arguments")
 local USAGE = [[
 usage: perigee COMMAND ...
 
-  serve SCRIPT... [--listen URL]... [--stamp] [--drain-timeout MS]
+  serve SCRIPT... [--listen URL]... [--watch] [--stamp] [--workers N|auto] [--admin ADDR] [--drain-timeout MS]
   run SCRIPT [ARG]... [--timeout MS]
   send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   check SCRIPT... [--json] [--static] [--load-budget MS]
   test [PATH]...
+  reload [--admin ADDR | --pid PID]
+  status [--admin ADDR | --pid PID] [--json]
   version
   help [COMMAND]
 ]]
 
 local COMMANDS = {
   serve = [[
-usage: perigee serve SCRIPT... [--listen URL]... [--stamp] [--drain-timeout MS]
+usage: perigee serve SCRIPT... [--listen URL]... [--watch] [--stamp] [--workers N|auto]
+                     [--admin ADDR] [--drain-timeout MS]
 
 Runs routing scripts, all on one set of listeners: those they ask for and those given here.
+HUP loads them anew: all workers or none; what is wrong is logged, and the old ones serve on.
 TERM and INT drain: running requests are answered first; a second one ends at once.
 
   --listen URL         one more listener: http https tcp tls unix local
+  --watch              loads scripts and their modules anew when their files change
+  --workers N|auto     processes that serve, 1 by default; auto: one for each core
+  --admin ADDR         where `reload` and `status` ask: unix:PATH, a path, http://HOST:PORT, or off.
+                       By default a unix socket that they find by themselves
   --stamp              adds "perigee-generation: N" to HTTP replies
   --drain-timeout MS   how long running requests may take after TERM, 30000 by default
 ]],
@@ -77,6 +85,23 @@ usage: perigee test [PATH]...
 
 Runs specs of scripts on busted: files, and folders with their *_spec.lua; "spec" by default.
 No listener is opened and no connection made: see perigee.testing in the README.
+]],
+  reload = [[
+usage: perigee reload [--admin ADDR | --pid PID]
+
+Has a running `perigee serve` load its scripts anew, and prints the generations, or why not.
+
+  --admin ADDR         its admin door, as given to serve
+  --pid PID            its process id; neither is needed when only one runs
+]],
+  status = [[
+usage: perigee status [--admin ADDR | --pid PID] [--json]
+
+Prints what a running `perigee serve` is at: generations, files, workers, calls.
+
+  --admin ADDR         its admin door, as given to serve
+  --pid PID            its process id; neither is needed when only one runs
+  --json               as JSON
 ]],
   version = [[
 usage: perigee version

@@ -7,9 +7,10 @@ local log = require("perigee.log")
 local report = require("perigee.cli.report")
 local scheduler = require("perigee.scheduler")
 
-local COMMANDS = { serve = true, run = true, send = true, emit = true, check = true, test = true, version = true,
-  help = true }
-local LATER = { reload = true, status = true }
+local COMMANDS = {
+  serve = true, run = true, send = true, emit = true, check = true, reload = true, status = true, test = true,
+  version = true, help = true,
+}
 
 local EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -34,7 +35,6 @@ end
 local function command_of(name)
   if name == "help" then return help.run end
   if COMMANDS[name] then return require("perigee.cli." .. name) end
-  if LATER[name] then return function() arguments.later(name) end end
   return function() arguments.usage("there is no command '%s'", name) end
 end
 
@@ -47,7 +47,8 @@ end
 --- Runs the command; done(code) is called once, maybe before main returns. The loop is the caller's to run.
 ---@param argv string[]
 ---@param done fun(code: integer)
-local function main(argv, done)
+---@param control? integer the descriptor of a supervisor's channel: this is a worker of `serve`
+local function main(argv, done, control)
   scheduler.set_host_runs_loop(true)
   local ended = false
   local function finish(code)
@@ -76,7 +77,7 @@ local function main(argv, done)
   end
   scheduler.start(function(ok, result)
     finish(ok and result or failed(name, result))
-  end, command_of(name), rest, finish)
+  end, command_of(name), rest, finish, control)
 end
 
 return { main = main }

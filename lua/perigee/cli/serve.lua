@@ -1,23 +1,25 @@
---- perigee serve SCRIPT...: runs routing scripts on one set of listeners until TERM or INT.
+--- perigee serve SCRIPT...: runs routing scripts on one set of listeners until TERM or INT. This is a worker's half;
+--- the supervisor that started it is C (core/supervisor).
 
 local arguments = require("perigee.cli.arguments")
-local combinators = require("perigee.combinators")
+local door = require("perigee.cli.door")
 local garbage = require("perigee.garbage")
-local log = require("perigee.log")
 local options = require("perigee.options")
-local promise = require("perigee.promise")
 local reload = require("perigee.reload")
-local report = require("perigee.cli.report")
-local scheduler = require("perigee.scheduler")
 local uv = require("luv")
+local worker = require("perigee.cli.worker")
+
+local DRAIN_TIMEOUT_MS = 30000
+local BUDGET_MS, LOAD_BUDGET_MS = 1000, 5000
+local MAX_WORKERS = 256
 
 local FLAGS = {
   ["--listen"] = { value = "text", many = true },
   ["--stamp"] = {},
   ["--drain-timeout"] = { value = "ms" },
-  ["--watch"] = { later = true },
-  ["--workers"] = { later = true },
-  ["--admin"] = { later = true },
+  ["--watch"] = {},
+  ["--workers"] = { value = "text" },
+  ["--admin"] = { value = "text" },
   ["--no-budget"] = { later = true },
 }
 
@@ -29,79 +31,40 @@ local function check_listen(urls)
   end
 end
 
-local function on_signal(name, fn)
-  local handle = uv.new_signal()
-  handle:start(name, function()
-    scheduler.enter()
-    fn()
-    scheduler.leave()
-  end)
-  handle:unref()
-  return handle
-end
-
--- The first TERM or INT drains, the second ends at once.
-local function watch_signals(on_stop, on_second, on_reload)
-  local asked = false
-  local function ask()
-    if asked then return on_second() end
-    asked = true
-    on_stop()
+local function worker_count(text)
+  if not text then return 1 end
+  local n = text == "auto" and uv.available_parallelism() or text:find("^%d+$") and tonumber(text)
+  if not n or n < 1 or n > MAX_WORKERS then
+    arguments.usage("--workers takes a number from 1 to %d, or auto, not '%s'", MAX_WORKERS, text)
   end
-  return { on_signal("sigterm", ask), on_signal("sigint", ask), on_signal("sighup", on_reload) }
+  return n
 end
 
--- Waits for the last of them: a state must not be closed while luv's handles are still closing.
-local function close_all(handles)
-  for _, handle in ipairs(handles) do
-    scheduler.await(function(resume)
-      handle:close(function() resume(true) end)
-    end)
-  end
-end
-
-local function reload_now(set)
-  combinators.spawn(function()
-    local ok, result = pcall(function() return set:prepare():await() end)
-    if ok then result:commit() end
-    report.reload(ok and result or nil, result)
-  end)
-end
-
-local function first_generation(set)
-  local ok, result = pcall(function() return set:prepare():await() end)
-  if ok then return result:commit() end
-  if reload.is_refusal(result) and result.exit ~= 1 then
-    error({ exit = result.exit, cause = result.error, where = result.where }, 0)
-  end
-  error(reload.is_refusal(result) and result.error or result, 0)
-end
-
-local function serve(set, finish)
-  local stopped = promise.bare()
-  local handles = watch_signals(function()
-    log.info("draining")
-    promise.resolve(stopped, set:stop())
-  end, function() finish(1) end, function() reload_now(set) end)
-  local ok, err = pcall(first_generation, set)
-  if ok then
-    for _, url in ipairs(set:addresses()) do io.stderr:write("perigee: listening on ", url, "\n") end
-    stopped:await()
-  end
-  close_all(handles)
-  if not ok then error(err, 0) end
+-- What concerns the supervisor.
+local function hello_of(flags)
+  return {
+    workers = worker_count(flags.workers),
+    admin = flags.admin and door.parse(flags.admin) or nil,
+    watch = flags.watch and 1 or 0,
+    drain_timeout = flags.drain_timeout or DRAIN_TIMEOUT_MS,
+    budget = flags.no_budget and 0 or flags.budget or BUDGET_MS,
+    load_budget = flags.no_budget and 0 or flags.load_budget or LOAD_BUDGET_MS,
+  }
 end
 
 ---@param argv string[]
 ---@param finish fun(code: integer) ends the program now
+---@param control? integer the descriptor of the supervisor's channel
 ---@return integer exit
-return function(argv, finish)
+return function(argv, finish, control)
   local paths, flags = arguments.parse(argv, FLAGS)
   if #paths == 0 then arguments.usage("it takes one script or more") end
   check_listen(flags.listen)
+  local hello = hello_of(flags)
   garbage.start()
-  serve(reload.new({
+  local set = reload.new({
     scripts = paths, listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
-  }), finish)
+  })
+  worker.run(control, set, hello, function() finish(1) end)
   return 0
 end

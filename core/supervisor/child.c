@@ -1,0 +1,126 @@
+/* child.c - what a worker is before any Lua runs, and how it asks for sockets. */
+#include "supervisor/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/socket.h"
+#include "supervisor/protocol.h"
+
+/* The supervisor answers at once, unless it is gone. */
+enum { REPLY_MS = 5000 };
+
+static void on_signal(int number) {
+    (void)number;
+}
+
+/* A terminal's Ctrl-C comes to all; the supervisor says what it means. A handler and not SIG_IGN,
+ * which programs started by scripts would inherit. */
+static void leave_signals_to_supervisor(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+}
+
+bool pge_child_begin(void) {
+    const char *text = getenv(PGE_WORKER_ENV);
+    if (!text)
+        return false;
+    leave_signals_to_supervisor();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != (pid_t)strtol(text, NULL, 10))
+        _exit(1);
+    unsetenv(PGE_WORKER_ENV);
+    fcntl(PGE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
+    fcntl(PGE_DOOR_FD, F_SETFD, FD_CLOEXEC);
+    return true;
+}
+
+/* The descriptor beside a reply; -1: none. */
+static int descriptor_of(struct msghdr *message) {
+    struct cmsghdr *head = CMSG_FIRSTHDR(message);
+    int fd = -1;
+    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    return fd;
+}
+
+/* The next reply, waiting for it until due_ms. 0 or a negative code. */
+static int receive(struct pge_door_reply *reply, int *fd, uint64_t due_ms) {
+    union {
+        struct cmsghdr head; /* for its alignment */
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec bytes = {reply, sizeof *reply};
+    struct msghdr message = {.msg_iov = &bytes,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    for (;;) {
+        ssize_t n = recvmsg(PGE_DOOR_FD, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (n == (ssize_t)sizeof *reply) {
+            *fd = descriptor_of(&message);
+            return 0;
+        }
+        if (n >= 0)
+            return UV_ECONNRESET;
+        if (errno != EAGAIN && errno != EINTR)
+            return uv_translate_sys_error(errno);
+        uint64_t now = uv_hrtime() / 1000000;
+        if (now >= due_ms)
+            return UV_ETIMEDOUT;
+        struct pollfd wait = {.fd = PGE_DOOR_FD, .events = POLLIN};
+        poll(&wait, 1, (int)(due_ms - now));
+    }
+}
+
+static int ask(const struct pge_door_request *request, struct pge_door_reply *reply, int *fd) {
+    uint64_t due_ms = uv_hrtime() / 1000000 + REPLY_MS;
+    if (send(PGE_DOOR_FD, request, sizeof *request, MSG_NOSIGNAL) < 0)
+        return uv_translate_sys_error(errno);
+    int status = receive(reply, fd, due_ms);
+    while (status == 0 && reply->serial != request->serial) { /* of a request given up long ago */
+        if (*fd >= 0)
+            close(*fd);
+        status = receive(reply, fd, due_ms);
+    }
+    if (status == 0 && reply->status == 0 && *fd < 0)
+        return UV_EMFILE; /* the kernel had no room for it here */
+    return status < 0 ? status : reply->status;
+}
+
+static int child_open(struct pge_sockets *sockets, const struct sockaddr *at, int backlog,
+                      uint32_t *hold) {
+    static uint32_t serial; /* of the process, as the door is */
+    struct pge_door_request request = {
+        .op = PGE_DOOR_LISTEN, .serial = ++serial, .backlog = backlog};
+    struct pge_door_reply reply;
+    int fd = -1;
+    memcpy(&request.at, at, pge_sockaddr_size(at));
+    int status = ask(&request, &reply, &fd);
+    if (status < 0)
+        return status;
+    *hold = reply.hold;
+    sockets->are_shared = reply.are_shared;
+    return fd;
+}
+
+static void child_close(struct pge_sockets *sockets, uint32_t hold) {
+    struct pge_door_request request = {.op = PGE_DOOR_CLOSED, .hold = hold};
+    (void)sockets;
+    send(PGE_DOOR_FD, &request, sizeof request, MSG_NOSIGNAL);
+}
+
+struct pge_sockets *pge_child_sockets(void) {
+    static struct pge_sockets sockets = {child_open, child_close, false};
+    return &sockets;
+}
