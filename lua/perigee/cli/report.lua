@@ -15,12 +15,19 @@ local function text_of(err)
   return core.json_encode(err) or tostring(err)
 end
 
+--- "CODE: message (file:line)", on one line.
+---@param err any
+---@param where? string file:line
+---@return string
+function report.text(err, where)
+  local text = tostring(text_of(err)):gsub("[%z\1-\8\10-\31\127]", " ")
+  return where and text .. " (" .. where .. ")" or text
+end
+
 ---@param err any
 ---@param where? string file:line
 function report.error(err, where)
-  local text = tostring(text_of(err)):gsub("[%z\1-\8\10-\31\127]", " ")
-  if where then text = text .. " (" .. where .. ")" end
-  io.stderr:write("perigee: ", text, "\n")
+  io.stderr:write("perigee: ", report.text(err, where), "\n")
 end
 
 --- Logs what became of a reload.

@@ -4,6 +4,7 @@
 local arguments = require("perigee.cli.arguments")
 local door = require("perigee.cli.door")
 local garbage = require("perigee.garbage")
+local log = require("perigee.log")
 local options = require("perigee.options")
 local reload = require("perigee.reload")
 local uv = require("luv")
@@ -65,6 +66,9 @@ return function(argv, finish, control)
   local set = reload.new({
     scripts = paths, listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
   })
-  worker.run(control, set, hello, function() finish(1) end)
+  worker.run(control, set, hello, function(why)
+    log.failure("the worker ends", why)
+    finish(1)
+  end)
   return 0
 end

@@ -23,6 +23,7 @@ local HOOKS_MS = 5000 -- for on_reload and on_start, beside the load itself
 ---@field private queue { kind: string, number: integer, payload: string }[] not yet done
 ---@field private candidate? perigee.Candidate ready
 ---@field private load_ms? integer how long a reload may load
+---@field private on_lost fun(why: any)
 ---@field private is_first boolean nothing was committed yet
 ---@field private is_lead boolean what it loads, it has read itself: it logs for all
 local Worker = {}
@@ -65,19 +66,23 @@ end
 
 --- Reloads ------------------------------------------------------------------------------------------------------
 
+local function text_of(refusal)
+  return report.text(refusal.error, refusal.where)
+end
+
 local function report_of(candidate)
   local scripts, refused = json.array(), json.array()
   for i, change in ipairs(candidate.changes) do
     scripts[i] = { file = change.script, old = change.old or json.null, new = change.new }
   end
-  for i, one in ipairs(candidate.refused) do refused[i] = { file = one.script, error = report.explain(one) } end
+  for i, one in ipairs(candidate.refused) do refused[i] = { file = one.script, error = text_of(one) } end
   return json.encode({ scripts = scripts, refused = refused })
 end
 
 -- What a start tells on stderr. The scripts' own mistakes need no traceback.
 local function failure(err)
   local refusal = reload.is_refusal(err) and err or { error = errors.from(err), exit = 1 }
-  local text = refusal.script and report.explain(refusal) or tostring(refusal.error)
+  local text = text_of(refusal)
   local cause = refusal.error
   local traceback = refusal.exit == 1 and type(cause) == "table" and rawget(cause, "traceback")
   if type(traceback) == "string" then text = text .. "\n" .. traceback end
@@ -97,13 +102,13 @@ end
 local function lead(candidate)
   local refused = candidate.refused
   report.reload({ changes = {}, refused = refused })
-  local bundle, report = bundles.encode(candidate.bundle), report_of(candidate)
+  local bundle, told = bundles.encode(candidate.bundle), report_of(candidate)
   if #bundle > MAX_BUNDLE then
     error(errors.make("FRAME_TOO_LARGE", ("the scripts and their modules are %d bytes, the most is %d"):format(#bundle,
       MAX_BUNDLE)), 0)
   end
-  local err = refused[1] and refused[1].script .. ": " .. report.explain(refused[1]) or ""
-  return ("%d %d %d\n"):format(candidate.is_same and 1 or 0, #report, #err) .. report .. err .. bundle
+  local err = refused[1] and refused[1].script .. ": " .. text_of(refused[1]) or ""
+  return ("%d %d %d\n"):format(candidate.is_same and 1 or 0, #told, #err) .. told .. err .. bundle
 end
 
 function Worker:P(number, payload)
@@ -144,7 +149,8 @@ end
 local function work_off(self)
   while self.queue[1] do
     local frame = self.queue[1]
-    self[frame.kind](self, frame.number, frame.payload)
+    local ok, err = pcall(self[frame.kind], self, frame.number, frame.payload)
+    if not ok then return self.on_lost(err) end -- the supervisor would wait for ever for what it was owed
     table.remove(self.queue, 1)
   end
 end
@@ -167,10 +173,10 @@ local function on_frame(self, kind, number, payload)
 end
 
 -- Its supervisor is gone: so is this process, if the kernel has not seen to it.
-local function listen(self, on_orphaned)
+local function listen(self)
   local take = reader(function(...) on_frame(self, ...) end)
   self.pipe:read_start(function(_, data)
-    if not data then return on_orphaned() end
+    if not data then return self.on_lost("the supervisor is gone") end
     scheduler.enter()
     take(data)
     scheduler.leave()
@@ -187,14 +193,15 @@ end
 ---@param control integer the descriptor of the supervisor's channel
 ---@param set perigee.ReloadSet
 ---@param hello table<string, string|number> what the command line says to the supervisor
----@param on_orphaned fun() ends the process
-local function run(control, set, hello, on_orphaned)
+---@param on_lost fun(why: any) ends the process
+local function run(control, set, hello, on_lost)
   local self = setmetatable({
     set = set, pipe = uv.new_pipe(false), stopped = promise.bare(), queue = {}, is_first = true,
+    on_lost = on_lost,
     load_ms = hello.load_budget > 0 and hello.load_budget + HOOKS_MS or nil,
   }, Worker)
   assert(self.pipe:open(control))
-  listen(self, on_orphaned)
+  listen(self)
   local lines = {}
   for name, value in pairs(hello) do lines[#lines + 1] = ("%s %s\n"):format(name, value) end
   self:send("H", 0, table.concat(lines))
