@@ -36,6 +36,7 @@ bool pge_child_begin(void) {
     if (!text)
         return false;
     leave_signals_to_supervisor();
+    prctl(PR_SET_NAME, "perigee"); /* exec has named it after /proc/self/exe */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != (pid_t)strtol(text, NULL, 10))
         _exit(1);

@@ -9,9 +9,9 @@
 #include "supervisor/internal.h"
 
 enum {
-    PING_MS = 750,      /* asked this often whether they live; few syscalls when idle */
-    WATCHFUL_MS = 250,  /* while one owes an answer */
-    SLEPT_MS = 1000,    /* a tick so late: it was the supervisor that slept */
+    PING_MS = 1000,      /* asked this often whether they live; few syscalls when idle */
+    WATCHFUL_MS = 250,   /* while one owes an answer */
+    SLEPT_MS = 1000,     /* a tick so late: it was the supervisor that slept */
     STOP_GRACE_MS = 5000 /* beyond the drain timeout, then stopping becomes killing */
 };
 

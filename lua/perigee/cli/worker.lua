@@ -42,8 +42,11 @@ local function read_u32(text, at)
   return a + b * 256 + c * 65536 + d * 16777216
 end
 
+-- At once if it can be: an idle worker is to make few system calls.
 function Worker:send(kind, number, payload)
-  self.pipe:write({ u32(#payload), kind, u32(number), payload })
+  local frame = u32(#payload) .. kind .. u32(number) .. payload
+  local sent = self.pipe:try_write(frame) or 0
+  if sent < #frame then self.pipe:write(frame:sub(sent + 1)) end
 end
 
 -- Calls on_frame for each whole frame; pieces are joined once, when a frame is complete.
