@@ -1,5 +1,6 @@
 --- The program itself, for specs: build/bin/perigee, or what $PERIGEE names.
 
+local cjson = require("cjson")
 local loop = require("spec.support.loop")
 local process = require("spec.support.process")
 local uv = require("luv")
@@ -48,6 +49,44 @@ function perigee.urls(child, n)
     for url in child.stderr:gmatch("perigee: listening on (%S+)\n") do urls[#urls + 1] = url end
     return (#urls >= (n or 1) and urls) or (child.exit_code and error("it ended: " .. child.stderr))
   end, 10000, function() return "listeners of " .. child:describe() end)
+end
+
+--- What `perigee status` tells of a child that serves.
+---@param child spec.Process
+---@return table
+function perigee.status(child)
+  local code, out, err = perigee.run({ "status", "--json", "--pid", tostring(child.pid) })
+  assert(code == 0, err)
+  return cjson.decode(out)
+end
+
+--- Asks again and again until fn returns something true: for what tells nobody when it happens.
+---@param fn fun(): any
+---@param what string names what is waited for in the error
+---@return any
+function perigee.poll(fn, what)
+  local started = uv.hrtime()
+  while true do
+    local value = fn()
+    if value then return value end
+    if uv.hrtime() - started > 10e9 then error("waited 10 s in vain for " .. what, 2) end
+    loop.run_for(10)
+  end
+end
+
+--- The process ids of its workers, once all of them serve one generation.
+---@param child spec.Process
+---@param generation? integer that one
+---@return integer[]
+function perigee.workers(child, generation)
+  return perigee.poll(function()
+    local status, pids = perigee.status(child), {}
+    for i, worker in ipairs(status.workers) do
+      if worker.state ~= "serving" or worker.generation ~= (generation or status.generation) then return false end
+      pids[i] = worker.pid
+    end
+    return pids
+  end, "all workers of " .. child:describe())
 end
 
 --- Writes a script to a file of its own, removed by `clean`.

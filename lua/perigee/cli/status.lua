@@ -28,18 +28,20 @@ local function span(seconds)
   return parts[1] and table.concat(parts, " ") or "0 s"
 end
 
--- One line for each script, though each worker has it: they are the same unless a worker is just catching up.
+-- One line for each generation of a script, though each worker has it: they are the same, unless one is catching up.
+-- A worker that was replaced has loaded it later.
 local function say_scripts(workers)
-  local seen = {}
+  local list, seen = {}, {}
   for _, worker in ipairs(workers) do
     local status = given(worker.status)
     for _, one in ipairs(status and status.scripts or {}) do
-      local line = ("%s: generation %d, loaded %s, sha256 %s"):format(one.file, one.generation, time(one.loaded_at),
+      local key = ("%s: generation %d, %%s, sha256 %s"):format(one.file:gsub("%%", "%%%%"), one.generation,
         one.hash:sub(1, 16))
-      if not seen[line] then say("%s", line) end
-      seen[line] = true
+      if not seen[key] then list[#list + 1] = key end
+      seen[key] = math.min(seen[key] or one.loaded_at, one.loaded_at)
     end
   end
+  for _, key in ipairs(list) do say(key, "loaded " .. time(seen[key])) end
 end
 
 local function say_worker(worker)
