@@ -22,7 +22,9 @@ end
 ---@param env? table<string, string> beside the spec's own
 ---@return spec.Process
 function perigee.start(args, env)
-  return process.start(PROGRAM, args, { env = environment(env) })
+  local child = process.start(PROGRAM, args, { env = environment(env) })
+  child.env = env
+  return child
 end
 
 --- Runs it to its end.
@@ -55,7 +57,7 @@ end
 ---@param child spec.Process
 ---@return table
 function perigee.status(child)
-  local code, out, err = perigee.run({ "status", "--json", "--pid", tostring(child.pid) })
+  local code, out, err = perigee.run({ "status", "--json", "--pid", tostring(child.pid) }, { env = child.env })
   assert(code == 0, err)
   return cjson.decode(out)
 end
