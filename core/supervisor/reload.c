@@ -104,8 +104,6 @@ static void finish(struct pge_supervisor *s, unsigned old, const char *error, in
     pge_sockets_sweep(s);
     for (unsigned i = 0; i < s->worker_count; i++)
         pge_worker_sync(s->workers[i]);
-    if (s->watch)
-        pge_watch_follow(s->watch);
     pge_reload_advance(s);
 }
 
@@ -200,6 +198,8 @@ static void end_swap(struct pge_supervisor *s) {
         return;
     if (s->reload.cause == PGE_BY_START)
         pge_supervisor_first(s);
+    if (s->watch)
+        pge_watch_follow(s->watch);
     note_outcome(s, partial_error(&s->reload));
     finish(s, generation - 1, NULL, 0);
 }

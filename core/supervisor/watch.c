@@ -178,7 +178,8 @@ static struct pge_span committed(const struct pge_watch *watch) {
     return (struct pge_span){pge_buf_head(b), pge_buf_len(b)};
 }
 
-void pge_watch_follow(struct pge_watch *watch) {
+/* Events that have not been told yet are lost by this: the caller looks at the files next. */
+static void follow(struct pge_watch *watch) {
     struct pge_span path, text;
     size_t at = 0;
     close_folders(watch);
@@ -189,14 +190,18 @@ void pge_watch_follow(struct pge_watch *watch) {
         pge_loop_timer(&watch->supervisor->loop, &watch->quiet, AGAIN_MS);
 }
 
-/* Watches first, so that no change after the look goes unseen. */
 static void on_quiet(struct pge_timer *timer) {
     struct pge_watch *watch = container_of(timer, struct pge_watch, quiet);
     bool was_told = watch->since_ms != 0, was_blind = watch->is_blind;
     watch->since_ms = 0;
-    pge_watch_follow(watch);
+    follow(watch);
     if ((was_told || (was_blind && !watch->is_blind)) && !pge_bundle_is_on_disk(committed(watch)))
         pge_reload_ask(watch->supervisor, PGE_BY_WATCH, NULL);
+}
+
+void pge_watch_follow(struct pge_watch *watch) {
+    watch->since_ms = pge_supervisor_now(watch->supervisor);
+    pge_loop_timer(&watch->supervisor->loop, &watch->quiet, 0);
 }
 
 struct pge_watch *pge_watch_new(struct pge_supervisor *s) {
