@@ -140,10 +140,11 @@ $(BUILD)/obj/sources.o: $(BUILD)/gen/sources.c core/bind/embedded.h
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
 
-$(BUILD)/lib/perigee/core.so: $(OBJ)
+# A host has no supervisor.
+$(BUILD)/lib/perigee/core.so: $(filter-out $(BUILD)/obj/core/supervisor/%,$(OBJ))
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
-	@$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,nodelete -o $@ $(OBJ) $(LIBS)
+	@$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,nodelete -o $@ $^ $(LIBS)
 
 $(BUILD)/bin/perigee: $(BUILD)/obj/core/main.o $(OBJ) $(BUILD)/obj/sources.o
 	@mkdir -p $(@D)

@@ -135,7 +135,8 @@ static void finish_closing(uv_loop_t *loop) {
     }
 }
 
-/* What the arguments mean, and whether they are right, a worker says; `serve` alone is a mistake. */
+/* What the arguments mean, and whether they are right, a worker says; `serve` alone is a mistake.
+ */
 static bool wants_supervisor(int argc, char **argv) {
     return argc > 2 && strcmp(argv[1], "serve") == 0;
 }

@@ -160,7 +160,9 @@ it("a listener that is new is told, one that is gone is closed", function()
   program.poll(function()
     local refused, done
     local socket = uv.new_tcp()
-    socket:connect("127.0.0.1", tonumber(url:match("%d+$")), function(err) refused, done = err == "ECONNREFUSED", true end)
+    socket:connect("127.0.0.1", tonumber(url:match("%d+$")), function(err)
+      refused, done = err == "ECONNREFUSED", true
+    end)
     loop.wait_until(function() return done end)
     socket:close()
     return refused

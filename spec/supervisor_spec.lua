@@ -211,7 +211,11 @@ if line ~= "" then require("luv").kill(require("luv").os_getpid(), "sigkill") en
         if err then return over(err == "ECONNREFUSED" and "refused" or "cut") end
         socket:write(http.bytes("GET", "/", nil, { connection = "close" }))
         socket:read_start(function(failure, data)
-          if data then text = text .. data else over(not failure and text:find("200 OK", 1, true) and "good" or "cut") end
+          if data then
+            text = text .. data
+          else
+            over(not failure and text:find("200 OK", 1, true) and "good" or "cut")
+          end
         end)
       end)
     end
@@ -289,8 +293,8 @@ describe("the end", function()
     assert.are.same({ 78, "", ("perigee: SCRIPT: %s:2: attempt to index local 'x' (a nil value)\n"):format(path) },
       { code, out, err })
     assert.are.equal(2, (run({ "serve", app(), "--workers", "4", "--nonsense" })))
-    code, _, err = run({ "serve", script('require("luv").kill(require("luv").os_getpid(), "sigkill")') })
-    assert.are.equal(1, code)
+    code, out, err = run({ "serve", script('require("luv").kill(require("luv").os_getpid(), "sigkill")') })
+    assert.are.same({ 1, "" }, { code, out })
     assert.is_truthy(err:find("^perigee: error: worker 1 %(pid %d+%) was ended by signal 9 %(Killed%)\n$"), err)
   end)
 

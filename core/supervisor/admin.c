@@ -225,8 +225,8 @@ static int open_at(struct pge_admin *admin, const struct pge_endpoint *at) {
     pge_http_limits_default(&limits);
     limits.max_connections = MAX_CONNECTIONS;
     mode_t before = umask(0177); /* a unix socket is its owner's from the start */
-    admin->server = pge_http_server_open(&admin->supervisor->loop, at, &limits, &events, admin,
-                                         &status);
+    admin->server =
+        pge_http_server_open(&admin->supervisor->loop, at, &limits, &events, admin, &status);
     umask(before);
     return admin->server ? 0 : status;
 }

@@ -102,10 +102,10 @@ static int ask(const struct pge_door_request *request, struct pge_door_reply *re
 static int child_open(struct pge_sockets *sockets, const struct sockaddr *at, int backlog,
                       uint32_t *hold) {
     static uint32_t serial; /* of the process, as the door is */
-    struct pge_door_request request = {
-        .op = PGE_DOOR_LISTEN, .serial = ++serial, .backlog = backlog};
-    struct pge_door_reply reply;
+    struct pge_door_request request = {.op = PGE_DOOR_LISTEN, .backlog = backlog};
+    struct pge_door_reply reply = {0};
     int fd = -1;
+    request.serial = ++serial;
     memcpy(&request.at, at, pge_sockaddr_size(at));
     int status = ask(&request, &reply, &fd);
     if (status < 0)

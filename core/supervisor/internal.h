@@ -2,10 +2,11 @@
  * internal.h - what the files of the supervisor share. Nobody else includes it.
  *
  *   supervise.c  start, signals, stop, end        worker.c   processes: birth, pings, death
- *   control.c    frames to and from a worker      sockets.c  listening sockets, held for all
- *   reload.c     all workers or none              bundle.c   the files of a generation
- *   watch.c      files that change                admin.c    the HTTP door
- *   options.c    what the command line said       say.c      stderr
+ *   control.c    frames to and from a worker      talk.c     what is told and heard in them
+ *   sockets.c    listening sockets, for all       reload.c   all workers or none
+ *   bundle.c     the files of a generation        watch.c    files that change
+ *   admin.c      the HTTP door; status.c,         options.c  what the command line said
+ *                admin_address.c                  say.c      stderr
  *
  * A generation is made by one worker, the lead, and loaded by the others from the bundle it sends,
  * so that all are the same. What is committed is kept: a worker that dies is replaced by one that
@@ -107,10 +108,10 @@ struct pge_reload {
     unsigned attempt; /* the number its workers were given */
     unsigned lead;    /* index */
     bool is_second_try;
-    bool is_same;          /* the files are those of the present generation */
-    struct pge_buf bundle; /* owned, as the next two: the lead's */
-    struct pge_buf report; /* JSON: {"scripts":[...],"refused":[...]} */
-    struct pge_buf error;  /* of scripts refused while others were not; a C string */
+    bool is_same;                /* the files are those of the present generation */
+    struct pge_buf bundle;       /* owned, as the next two: the lead's */
+    struct pge_buf report;       /* JSON: {"scripts":[...],"refused":[...]} */
+    struct pge_buf error;        /* of scripts refused while others were not; a C string */
     struct pge_list askers;      /* of the one that runs */
     struct pge_list next_askers; /* of the one after it */
     bool wants_next;
@@ -142,7 +143,7 @@ struct pge_supervisor {
     struct pge_supervisor_options options;
     struct pge_worker *workers[PGE_MAX_WORKERS]; /* owned */
     unsigned worker_count;
-    bool is_configured;         /* the first HELLO has come */
+    bool is_configured; /* the first HELLO has come */
     bool is_stopping;
     int exit_status;
     unsigned last_attempt;
@@ -184,7 +185,7 @@ void pge_supervisor_worker_gone(struct pge_supervisor *s);
 /* The first generation serves. */
 void pge_supervisor_first(struct pge_supervisor *s);
 
-/* ---- worker.c ---- */
+/* ---- worker.c: its process ---- */
 
 struct pge_worker *pge_worker_new(struct pge_supervisor *s, unsigned index); /* NULL: no memory */
 void pge_worker_free(struct pge_worker *w);
@@ -192,29 +193,33 @@ void pge_worker_free(struct pge_worker *w);
 void pge_worker_start(struct pge_worker *w);
 /* why: for the log; NULL: its death says enough. */
 void pge_worker_kill(struct pge_worker *w, const char *why);
+/* One of its handles is closed. */
+void pge_worker_handle_closed(struct pge_worker *w);
+/* Asks how it is; the answer comes as a PONG. */
+void pge_worker_ping(struct pge_worker *w, bool wants_status);
+/* Kills it when it has been silent for too long. False: it owes an answer. */
+bool pge_worker_is_well(struct pge_worker *w, bool may_be_late);
+
+/* ---- talk.c: what it is told and says ---- */
+
+static inline bool pge_worker_serves(const struct pge_worker *w) {
+    return w->generation != 0 && !w->is_ending;
+}
 /* Gives it the committed generation, if it has another and does nothing else. */
 void pge_worker_sync(struct pge_worker *w);
 /* PREPARE, as attempt. target: the generation that makes; 0: the reload's that runs. limit_ms: how
  * long it may take; 0: no limit. */
 void pge_worker_load(struct pge_worker *w, unsigned attempt, struct pge_span bundle,
                      unsigned target, uint64_t limit_ms);
+void pge_worker_on_deadline(struct pge_timer *timer);
 void pge_worker_swap(struct pge_worker *w, unsigned generation);
 /* Drops what it loads. */
 void pge_worker_abort(struct pge_worker *w);
 /* It does nothing any more but serve: more may be asked of it. */
 void pge_worker_rest(struct pge_worker *w);
-/* One of its handles is closed. */
-void pge_worker_handle_closed(struct pge_worker *w);
 /* What it said. */
 void pge_worker_hear(struct pge_worker *w, enum pge_frame_type type, uint32_t number,
                      struct pge_span payload);
-/* Asks how it is; the answer comes as a PONG. */
-void pge_worker_ping(struct pge_worker *w, bool wants_status);
-/* Kills it when it has been silent for too long. False: it owes an answer. */
-bool pge_worker_is_well(struct pge_worker *w, bool may_be_late);
-static inline bool pge_worker_serves(const struct pge_worker *w) {
-    return w->generation != 0 && !w->is_ending;
-}
 
 /* ---- control.c ---- */
 

@@ -308,8 +308,8 @@ void pge_reload_late(struct pge_worker *w) {
 }
 
 /*
- * What kills the lead may be what it loads: refused. Another's death is no fault of the files, which
- * the lead could load: once, all begin again.
+ * What kills the lead may be what it loads: refused. Another's death is no fault of the files,
+ * which the lead could load: once, all begin again.
  */
 void pge_reload_worker_died(struct pge_worker *w) {
     struct pge_supervisor *s = w->supervisor;
@@ -327,8 +327,8 @@ void pge_reload_worker_died(struct pge_worker *w) {
         finish(s, s->committed.generation, "CONNECTION_CLOSED: a worker died: all begin again", 0);
     } else {
         char text[80];
-        snprintf(text, sizeof text, "CONNECTION_CLOSED: worker %u (pid %d) died while it loaded", w->index,
-                 (int)w->pid);
+        snprintf(text, sizeof text, "CONNECTION_CLOSED: worker %u (pid %d) died while it loaded",
+                 w->index, (int)w->pid);
         refuse(s, text, HTTP_UNAVAILABLE);
     }
 }

@@ -1,4 +1,5 @@
-/* say.c - the supervisor's lines on stderr, worded and shaped as the log's (lua/perigee/log.lua). */
+/* say.c - the supervisor's lines on stderr, worded and shaped as the log's (lua/perigee/log.lua).
+ */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

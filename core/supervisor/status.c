@@ -72,12 +72,13 @@ static int put_worker(struct pge_buf *out, const struct pge_worker *w) {
 static int put_outcome(struct pge_buf *out, const struct pge_outcome *outcome) {
     if (!outcome->is_known)
         return PGE_BUF_LIT(out, "null");
-    int status = put(out, "{\"ok\":%s,\"at\":%" PRId64 ",\"error\":",
-                     outcome->is_good ? "true" : "false", outcome->at_ms);
+    int status =
+        put(out, "{\"ok\":%s,\"at\":%" PRId64 ",\"error\":", outcome->is_good ? "true" : "false",
+            outcome->at_ms);
     if (status == 0)
-        status = outcome->is_good ? PGE_BUF_LIT(out, "null")
-                                  : put_text(out, pge_buf_head(&outcome->text),
-                                             pge_buf_len(&outcome->text));
+        status = outcome->is_good
+                     ? PGE_BUF_LIT(out, "null")
+                     : put_text(out, pge_buf_head(&outcome->text), pge_buf_len(&outcome->text));
     return status < 0 ? status : PGE_BUF_LIT(out, "}");
 }
 

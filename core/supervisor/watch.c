@@ -156,7 +156,7 @@ static void add_path(struct pge_watch *watch, struct pge_span path) {
     left[path.n] = '\0';
     for (int links = 0; left[0];) {
         if (left[0] == '/')
-            strcpy(folder, "/");
+            memcpy(folder, "/", 2);
         next_name(left, name);
         if (!name[0])
             return;
@@ -167,7 +167,7 @@ static void add_path(struct pge_watch *watch, struct pge_span path) {
         if (is_link && (++links > MAX_LINKS || !follow_link(here, left, sizeof left)))
             return;
         if (!is_link && strlen(here) < sizeof folder)
-            strcpy(folder, here);
+            memcpy(folder, here, strlen(here) + 1);
     }
 }
 
