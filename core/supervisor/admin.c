@@ -77,11 +77,13 @@ static void reply_reloaded(struct pge_supervisor *s, struct pge_http_request *re
     char text[80];
     int n = snprintf(text, sizeof text, "{\"generation\":{\"old\":%u,\"new\":%u},", old,
                      s->committed.generation);
-    if (pge_buf_len(report) < 2 || pge_buf_append(&body, text, (size_t)n) < 0 ||
-        pge_buf_append(&body, pge_buf_head(report) + 1, pge_buf_len(report) - 1) < 0)
-        reply_problem(req, 503, "there is no memory for the report");
-    else
-        reply_json(req, 200, &body);
+    if (pge_buf_len(report) < 2 || pge_buf_grow(&body, (size_t)n + pge_buf_len(report)) < 0) {
+        reply_problem(req, 503, "OVERLOADED: there is no memory for the report");
+        return;
+    }
+    pge_buf_append(&body, text, (size_t)n);
+    pge_buf_append(&body, pge_buf_head(report) + 1, pge_buf_len(report) - 1);
+    reply_json(req, 200, &body);
     pge_buf_deinit(&body);
 }
 
