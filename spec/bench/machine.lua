@@ -31,20 +31,39 @@ function machine.start(place, file, args, env)
   return process.start("taskset", line, { env = all }) -- it becomes the program: the pid stays
 end
 
---- CPU time of a process so far, ended threads included, in microseconds.
-function machine.cpu_us(pid)
+-- `perigee serve` is two processes: its supervisor and the worker that does the work. Both count.
+local function with_children(pid)
+  local file = assert(io.open(("/proc/%d/task/%d/children"):format(pid, pid)))
+  local pids = { pid }
+  for child in file:read("*a"):gmatch("%d+") do pids[#pids + 1] = tonumber(child) end
+  file:close()
+  return pids
+end
+
+local function sum(pid, fn)
+  local all = 0
+  for _, one in ipairs(with_children(pid)) do all = all + fn(one) end
+  return all
+end
+
+local function cpu_us(pid)
   local clock, time = ffi.new("int[1]"), ffi.new("pge_bench_time[1]")
   assert(ffi.C.clock_getcpuclockid(pid, clock) == 0 and ffi.C.clock_gettime(clock[0], time) == 0, "no such process")
   return tonumber(time[0].sec) * 1e6 + tonumber(time[0].nsec) / 1e3
 end
 
---- Resident memory now, in MB of 1024 * 1024.
-function machine.resident_mb(pid)
+local function resident_mb(pid)
   local file = assert(io.open(("/proc/%d/status"):format(pid)))
   local kb = file:read("*a"):match("VmRSS:%s*(%d+) kB")
   file:close()
   return tonumber(kb) / 1024
 end
+
+--- CPU time of a process and its children so far, ended threads included, in microseconds.
+function machine.cpu_us(pid) return sum(pid, cpu_us) end
+
+--- Resident memory of a process and its children now, in MB of 1024 * 1024. What they share counts twice.
+function machine.resident_mb(pid) return sum(pid, resident_mb) end
 
 ---@return number[] load averages of 1, 5 and 15 minutes
 function machine.load_average()
