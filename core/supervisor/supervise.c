@@ -1,9 +1,11 @@
 /* supervise.c - from the start of `perigee serve` to its end: signals, pings, stopping. */
 #include "supervisor/supervisor.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "supervisor/internal.h"
@@ -202,7 +204,17 @@ static void tear_down(struct pge_supervisor *s) {
     pge_free(s);
 }
 
+/* Descriptors 0 to 2 are handed on: what is closed must not become something else. */
+static void open_standard_streams(void) {
+    int fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR);
+    if (fd >= 0)
+        close(fd);
+}
+
 int pge_supervise(char **argv) {
+    open_standard_streams();
     struct pge_supervisor *s = pge_calloc(1, sizeof *s);
     if (!s) {
         fputs("perigee: not enough memory\n", stderr);
