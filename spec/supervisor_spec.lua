@@ -80,6 +80,22 @@ describe("workers", function()
     assert.are.equal("perigee: listening on " .. url .. "\n", child.stderr)
   end)
 
+  it("have about as many connections each, though whoever wakes first could take them all", function()
+    local child, url = serve({ app(), "--workers", "2" })
+    local pids = program.workers(child)
+    local port, peers, count = tonumber(url:match("%d+$")), {}, { [pids[1]] = 0, [pids[2]] = 0 }
+    for i = 1, 40 do
+      peers[i] = tcp.connect(port)
+      peers[i]:write(http.bytes("GET", "/"))
+    end
+    for _, peer in ipairs(peers) do
+      local pid = tonumber(http.read(peer).body)
+      count[pid] = count[pid] + 1
+    end
+    local one, other = count[pids[1]], count[pids[2]]
+    assert.is_true(math.abs(one - other) <= 20, ("%d and %d"):format(one, other))
+  end)
+
   it("are one by default, and a child of the supervisor", function()
     local child, url = serve({ app() })
     local pids = program.workers(child)

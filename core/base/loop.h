@@ -40,7 +40,7 @@ struct pge_defer {
 };
 
 /*
- * Where listening sockets come from, when not from this process itself. Both block, briefly.
+ * Where listening sockets come from, when not from this process itself. open may block, briefly.
  */
 struct sockaddr;
 struct pge_sockets {
@@ -49,6 +49,10 @@ struct pge_sockets {
                 uint32_t *hold);
     /* After the descriptor was closed. */
     void (*close)(struct pge_sockets *sockets, uint32_t hold);
+    /* How many accepted connections this process has: for the others to know. */
+    void (*count)(struct pge_sockets *sockets, uint32_t accepted);
+    /* Whether another process has so many fewer that it should take the next one. */
+    bool (*has_more)(const struct pge_sockets *sockets, uint32_t accepted);
     bool are_shared; /* other processes accept from them too */
 };
 
@@ -58,6 +62,7 @@ struct pge_loop {
     void (*adopt)(struct pge_loop *loop, uv_handle_t *handle);
     void *adopt_arg;
     struct pge_sockets *sockets; /* borrowed: outlives the loop; NULL: listeners bind themselves */
+    uint32_t accepted;           /* connections that listeners took and that are not closed */
     struct pge_clock clock;
     struct pge_wheel wheel;
     uint64_t armed_ms; /* what the uv timer is set to; UINT64_MAX: stopped */

@@ -211,6 +211,8 @@ void pge_conn_explain(struct pge_conn *conn, const char *text) {
 
 void pge_conn_closed(struct pge_conn *conn) {
     struct pge_loop *loop = conn->loop;
+    if (conn->is_accepted)
+        pge_listener_count(loop, -1);
     if (conn->events)
         conn->events->on_close(conn);
     pge_buf_deinit(&conn->out);

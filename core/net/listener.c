@@ -23,6 +23,9 @@
 /* Out of descriptors or memory: accepting rests this long instead of spinning. */
 enum { RETRY_MS = 100 };
 
+/* So long one of several workers that has more connections than another leaves a newcomer to it. */
+enum { YIELD_MS = 1 };
+
 /* Newcomers taken per wake-up, so that those already connected get their turn. One, where other
  * workers wait on the same socket: a burst would all go to whoever wakes first. */
 enum { MAX_ACCEPTS = 64 };
@@ -43,9 +46,22 @@ static void on_retry(struct pge_timer *timer) {
     poll_or_rest(container_of(timer, struct pge_listener, retry));
 }
 
-static void rest(struct pge_listener *l) {
-    pge_loop_timer(l->loop, &l->retry, RETRY_MS); /* cannot fail: the listener holds the loop */
+static void rest(struct pge_listener *l, uint64_t ms) {
+    pge_loop_timer(l->loop, &l->retry, ms); /* cannot fail: the listener holds the loop */
     poll_or_rest(l);
+}
+
+void pge_listener_count(struct pge_loop *loop, int more) {
+    loop->accepted += (uint32_t)more;
+    if (loop->sockets)
+        loop->sockets->count(loop->sockets, loop->accepted);
+}
+
+/* Whoever wakes first would take most of a burst, and keep it. Once: the other may be busy. */
+static bool should_yield(const struct pge_listener *l) {
+    const struct pge_sockets *sockets = l->loop->sockets;
+    return sockets && sockets->are_shared && !l->has_yielded &&
+           sockets->has_more(sockets, l->loop->accepted);
 }
 
 static void take(struct pge_listener *l, int fd) {
@@ -56,6 +72,8 @@ static void take(struct pge_listener *l, int fd) {
         close(fd);
         return;
     }
+    conn->is_accepted = true;
+    pge_listener_count(l->loop, 1);
     status = l->stream->accept(l, conn, fd);
     if (status < 0) {
         l->refused++;
@@ -75,6 +93,12 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
     struct pge_listener *l = container_of(poll, struct pge_listener, uv.poll);
     (void)status; /* accept4 says it too */
     (void)events;
+    if (should_yield(l)) {
+        l->has_yielded = true;
+        rest(l, YIELD_MS);
+        return;
+    }
+    l->has_yielded = false;
     int most = l->loop->sockets && l->loop->sockets->are_shared ? 1 : MAX_ACCEPTS;
     for (int i = 0; i < most && !l->is_closing && !l->is_paused; i++) {
         int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -83,7 +107,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
         } else if (errno == EAGAIN) {
             return;
         } else if (!is_passing(errno)) {
-            rest(l);
+            rest(l, RETRY_MS);
             return;
         }
     }

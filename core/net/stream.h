@@ -69,6 +69,7 @@ struct pge_conn {
     bool wants_drain;    /* the owner's to set: tell on_drain also when one write took all */
     bool wants_shutdown; /* half-close once out is written */
     bool wants_close;    /* close once out is written */
+    bool is_accepted;    /* counted in loop->accepted */
     char *why;           /* owned; more words than the last error code has, NULL: none */
 };
 
@@ -161,6 +162,7 @@ struct pge_listener {
     struct pge_list shaking; /* tls conns that have not finished their handshake */
     uint64_t refused;        /* connections that failed before on_accept: handshake, memory */
     bool is_closing, is_paused, unlink_path;
+    bool has_yielded; /* rested for others' sake since it last accepted */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
 
@@ -180,6 +182,9 @@ void pge_listener_resume(struct pge_listener *listener);
 void pge_listener_close(struct pge_listener *listener);
 
 /* ---- for streams ---- */
+
+/* One accepted connection more or less. */
+void pge_listener_count(struct pge_loop *loop, int more);
 
 /* Sets conn->why, e.g. to OpenSSL's reason. Out of memory leaves it as it was. */
 void pge_conn_explain(struct pge_conn *conn, const char *text);

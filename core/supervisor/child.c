@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdio.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +18,18 @@
 
 /* The supervisor answers at once, unless it is gone. */
 enum { REPLY_MS = 5000 };
+
+/* Connections beyond those of another worker that are no reason to leave it the next one. */
+enum { SLACK = 4 };
+
+/* Of the process, as its descriptors are. */
+static struct {
+    struct pge_sockets sockets; /* first */
+    struct pge_counts *counts;  /* shared with all; NULL: could not be mapped */
+    unsigned index;             /* ours among them */
+    unsigned workers;
+    uint32_t serial;
+} child;
 
 static void on_signal(int number) {
     (void)number;
@@ -38,11 +52,17 @@ bool pge_child_begin(void) {
     leave_signals_to_supervisor();
     prctl(PR_SET_NAME, "perigee"); /* exec has named it after /proc/self/exe */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != (pid_t)strtol(text, NULL, 10))
+    int parent;
+    if (sscanf(text, "%d %u", &parent, &child.index) != 2 || getppid() != parent ||
+        child.index >= PGE_MAX_WORKERS)
         _exit(1);
     unsetenv(PGE_WORKER_ENV);
     fcntl(PGE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
     fcntl(PGE_DOOR_FD, F_SETFD, FD_CLOEXEC);
+    void *counts =
+        mmap(NULL, sizeof *child.counts, PROT_READ | PROT_WRITE, MAP_SHARED, PGE_COUNTS_FD, 0);
+    child.counts = counts == MAP_FAILED ? NULL : counts;
+    close(PGE_COUNTS_FD);
     return true;
 }
 
@@ -99,19 +119,38 @@ static int ask(const struct pge_door_request *request, struct pge_door_reply *re
     return status < 0 ? status : reply->status;
 }
 
+static void child_count(struct pge_sockets *sockets, uint32_t accepted) {
+    (void)sockets;
+    if (child.counts)
+        atomic_store_explicit(&child.counts->open[child.index], accepted, memory_order_relaxed);
+}
+
+static bool child_has_more(const struct pge_sockets *sockets, uint32_t accepted) {
+    (void)sockets;
+    for (unsigned i = 0; child.counts && i < child.workers; i++) {
+        uint32_t other = atomic_load_explicit(&child.counts->open[i], memory_order_relaxed);
+        if (other != UINT32_MAX && accepted > other + other / 8 + SLACK)
+            return true;
+    }
+    return false;
+}
+
 static int child_open(struct pge_sockets *sockets, const struct sockaddr *at, int backlog,
                       uint32_t *hold) {
-    static uint32_t serial; /* of the process, as the door is */
     struct pge_door_request request = {.op = PGE_DOOR_LISTEN, .backlog = backlog};
     struct pge_door_reply reply = {0};
     int fd = -1;
-    request.serial = ++serial;
+    request.serial = ++child.serial;
     memcpy(&request.at, at, pge_sockaddr_size(at));
     int status = ask(&request, &reply, &fd);
     if (status < 0)
         return status;
     *hold = reply.hold;
-    sockets->are_shared = reply.are_shared;
+    uint32_t none = UINT32_MAX; /* newcomers are welcome from here on */
+    if (child.counts)
+        atomic_compare_exchange_strong(&child.counts->open[child.index], &none, 0);
+    child.workers = reply.workers < PGE_MAX_WORKERS ? reply.workers : PGE_MAX_WORKERS;
+    sockets->are_shared = child.workers > 1;
     return fd;
 }
 
@@ -122,6 +161,7 @@ static void child_close(struct pge_sockets *sockets, uint32_t hold) {
 }
 
 struct pge_sockets *pge_child_sockets(void) {
-    static struct pge_sockets sockets = {child_open, child_close, false};
-    return &sockets;
+    child.sockets =
+        (struct pge_sockets){child_open, child_close, child_count, child_has_more, false};
+    return &child.sockets;
 }

@@ -27,7 +27,6 @@
 #include "supervisor/protocol.h"
 
 enum {
-    PGE_MAX_WORKERS = 256,
     PGE_EXIT_FAILED = 1,
 };
 
@@ -151,6 +150,8 @@ struct pge_supervisor {
     uint64_t started_ms, pinged_ms;
     struct pge_timer ping, patience; /* until the next ping; until stopping becomes killing */
     struct pge_list sockets;         /* struct pge_held */
+    struct pge_counts *counts;       /* owned, shared with the workers */
+    int counts_fd;                   /* owned: of that memory */
     struct pge_reload reload;
     struct pge_committed committed;
     struct pge_outcome outcome;

@@ -12,18 +12,21 @@
  *                            <--------    PING number;  STOP drain timeout in ms
  *   PONG number, JSON        -------->
  *
+ * fd 5, memory that all share: how many connections each worker has accepted (struct pge_counts).
+ *
  * fd 4, one packet each way at a time, asked by the worker: listening sockets (struct
  * pge_door_request, pge_door_reply with the descriptor beside it).
  */
 #ifndef PGE_SUPERVISOR_PROTOCOL_H
 #define PGE_SUPERVISOR_PROTOCOL_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
-enum { PGE_CONTROL_FD = 3, PGE_DOOR_FD = 4 };
+enum { PGE_CONTROL_FD = 3, PGE_DOOR_FD = 4, PGE_COUNTS_FD = 5 };
 
-/* The supervisor's process id, in the environment of a worker and of nobody else. */
+/* "supervisor's process id, worker's index", in the environment of a worker and of nobody else. */
 #define PGE_WORKER_ENV "PERIGEE_WORKER"
 
 enum pge_frame_type {
@@ -50,6 +53,13 @@ enum {
  * "script": path, number in decimal; then each of its files, kind "file": path, text.
  */
 
+enum { PGE_MAX_WORKERS = 256 };
+
+/* By index of the worker, from 0. UINT32_MAX: it accepts none. */
+struct pge_counts {
+    _Atomic uint32_t open[PGE_MAX_WORKERS];
+};
+
 enum pge_door_op { PGE_DOOR_LISTEN, PGE_DOOR_CLOSED };
 
 struct pge_door_request {
@@ -64,7 +74,7 @@ struct pge_door_reply {
     int32_t status; /* 0 and a descriptor, or a negative code */
     uint32_t serial;
     uint32_t hold;
-    uint32_t are_shared;
+    uint32_t workers; /* that share it */
 };
 
 #endif

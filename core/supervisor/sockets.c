@@ -167,7 +167,7 @@ static bool is_address(const struct sockaddr_storage *at) {
 
 static void answer(struct pge_worker *w, const struct pge_door_request *request) {
     struct pge_door_reply reply = {.serial = request->serial,
-                                   .are_shared = w->supervisor->options.workers > 1};
+                                   .workers = w->supervisor->worker_count};
     int fd = -1;
     if (request->op == PGE_DOOR_CLOSED) {
         closed_by(w, request->hold);

@@ -1,9 +1,11 @@
 /* supervise.c - from the start of `perigee serve` to its end: signals, pings, stopping. */
 #include "supervisor/supervisor.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -169,6 +171,21 @@ void pge_supervisor_first(struct pge_supervisor *s) {
         s->watch = pge_watch_new(s);
 }
 
+/* Of workers that are not there, nobody has fewer connections. */
+static int share_counts(struct pge_supervisor *s) {
+    s->counts_fd = memfd_create("perigee", MFD_CLOEXEC);
+    if (s->counts_fd < 0 || ftruncate(s->counts_fd, sizeof *s->counts) < 0)
+        return uv_translate_sys_error(errno);
+    void *counts =
+        mmap(NULL, sizeof *s->counts, PROT_READ | PROT_WRITE, MAP_SHARED, s->counts_fd, 0);
+    if (counts == MAP_FAILED)
+        return uv_translate_sys_error(errno);
+    s->counts = counts;
+    for (int i = 0; i < PGE_MAX_WORKERS; i++)
+        atomic_init(&s->counts->open[i], UINT32_MAX);
+    return 0;
+}
+
 static int set_up(struct pge_supervisor *s) {
     pge_options_default(&s->options);
     pge_reload_init(&s->reload);
@@ -181,6 +198,8 @@ static int set_up(struct pge_supervisor *s) {
     status = pge_loop_init(&s->loop, &s->uv, NULL, NULL);
     if (status == 0)
         status = watch_signals(s);
+    if (status == 0)
+        status = share_counts(s);
     if (status == 0)
         status = add_workers(s, 1);
     if (status == 0)
@@ -201,6 +220,8 @@ static void tear_down(struct pge_supervisor *s) {
     pge_buf_deinit(&s->committed.bundle);
     pge_buf_deinit(&s->outcome.text);
     pge_buf_deinit(&s->told);
+    munmap(s->counts, sizeof *s->counts);
+    close(s->counts_fd);
     pge_free(s);
 }
 

@@ -65,11 +65,17 @@ static void on_process_closed(uv_handle_t *handle) {
     pge_worker_handle_closed(container_of((uv_process_t *)handle, struct pge_worker, process));
 }
 
+static void count_none(struct pge_worker *w) {
+    atomic_store_explicit(&w->supervisor->counts->open[w->index - 1], UINT32_MAX,
+                          memory_order_relaxed);
+}
+
 /* The process is no more: what was of it goes, too. */
 static void bury(struct pge_worker *w) {
     struct pge_supervisor *s = w->supervisor;
     pge_loop_timer_stop(&s->loop, &w->deadline);
     pge_sockets_forget(s, w);
+    count_none(w);
     w->is_ending = true;
     pge_reload_worker_died(w);
     w->state = PGE_WORKER_NONE;
@@ -140,10 +146,10 @@ static char **marked_environment(char *mark) {
 
 static int spawn(struct pge_worker *w, int control, int door) {
     char mark[64];
-    snprintf(mark, sizeof mark, PGE_WORKER_ENV "=%d", (int)getpid());
-    uv_stdio_container_t stdio[5] = {0};
-    const int fds[5] = {0, 1, 2, control, door};
-    for (int i = 0; i < 5; i++) {
+    snprintf(mark, sizeof mark, PGE_WORKER_ENV "=%d %u", (int)getpid(), w->index - 1);
+    uv_stdio_container_t stdio[6] = {0};
+    const int fds[6] = {0, 1, 2, control, door, w->supervisor->counts_fd};
+    for (int i = 0; i < 6; i++) {
         stdio[i].flags = UV_INHERIT_FD;
         stdio[i].data.fd = fds[i];
     }
@@ -152,7 +158,7 @@ static int spawn(struct pge_worker *w, int control, int door) {
         .file = "/proc/self/exe",
         .args = w->supervisor->argv,
         .env = marked_environment(mark),
-        .stdio_count = 5,
+        .stdio_count = 6,
         .stdio = stdio,
     };
     if (!options.env)
