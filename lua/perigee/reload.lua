@@ -111,7 +111,8 @@ local function make(set, generations, i, bundled)
   local number = bundled and bundled.number or (old and old.number or 0) + 1
   local made = script.load(path, number, bundled and bundled.files)
   local ok, err = xpcall(function()
-    require("perigee.check").admit(made) -- large, and needed for a moment only
+    -- Large, and needed for a moment only. A bundle was admitted where it was made.
+    if not bundled then require("perigee.check").admit(made) end
     set.host:check(with(generations, i, made, #set.scripts))
     made:start(old)
   end, errors.on_raise)
