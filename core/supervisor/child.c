@@ -50,7 +50,7 @@ bool pge_child_begin(void) {
     if (!text)
         return false;
     leave_signals_to_supervisor();
-    prctl(PR_SET_NAME, "perigee"); /* exec has named it after /proc/self/exe */
+    prctl(PR_SET_NAME, "perigee"); /* exec has named it after a descriptor */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     int parent;
     if (sscanf(text, "%d %u", &parent, &child.index) != 2 || getppid() != parent ||
@@ -63,6 +63,7 @@ bool pge_child_begin(void) {
         mmap(NULL, sizeof *child.counts, PROT_READ | PROT_WRITE, MAP_SHARED, PGE_COUNTS_FD, 0);
     child.counts = counts == MAP_FAILED ? NULL : counts;
     close(PGE_COUNTS_FD);
+    close(PGE_PROGRAM_FD);
     return true;
 }
 

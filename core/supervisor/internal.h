@@ -152,6 +152,7 @@ struct pge_supervisor {
     struct pge_list sockets;         /* struct pge_held */
     struct pge_counts *counts;       /* owned, shared with the workers */
     int counts_fd;                   /* owned: of that memory */
+    int program_fd;                  /* owned: this program, even when its file is replaced */
     struct pge_reload reload;
     struct pge_committed committed;
     struct pge_outcome outcome;

@@ -14,6 +14,8 @@
  *
  * fd 5, memory that all share: how many connections each worker has accepted (struct pge_counts).
  *
+ * fd 6, the program itself, which the worker was made of.
+ *
  * fd 4, one packet each way at a time, asked by the worker: listening sockets (struct
  * pge_door_request, pge_door_reply with the descriptor beside it).
  */
@@ -24,7 +26,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-enum { PGE_CONTROL_FD = 3, PGE_DOOR_FD = 4, PGE_COUNTS_FD = 5 };
+enum { PGE_CONTROL_FD = 3, PGE_DOOR_FD = 4, PGE_COUNTS_FD = 5, PGE_PROGRAM_FD = 6 };
 
 /* "supervisor's process id, worker's index", in the environment of a worker and of nobody else. */
 #define PGE_WORKER_ENV "PERIGEE_WORKER"

@@ -233,10 +233,16 @@ static void start_others(struct pge_supervisor *s) {
 
 /* "same report-length error-length\n", report, error, bundle. False: no memory, or not so. */
 static bool take_bundle(struct pge_reload *r, struct pge_span payload) {
+    char head[64];
     unsigned same = 0;
     size_t report = 0, error = 0;
     const char *stop = payload.n ? memchr(payload.p, '\n', payload.n) : NULL;
-    if (!stop || sscanf(payload.p, "%u %zu %zu", &same, &report, &error) != 3)
+    size_t n = stop ? (size_t)(stop - payload.p) : sizeof head;
+    if (n >= sizeof head)
+        return false;
+    memcpy(head, payload.p, n);
+    head[n] = '\0'; /* sscanf looks for an end */
+    if (sscanf(head, "%u %zu %zu", &same, &report, &error) != 3)
         return false;
     const char *at = stop + 1;
     size_t left = payload.n - (size_t)(at - payload.p);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -186,6 +187,17 @@ static int share_counts(struct pge_supervisor *s) {
     return 0;
 }
 
+/* By its path, not /proc/self/exe, which is valgrind's own under valgrind. */
+static int open_program(struct pge_supervisor *s) {
+    char path[PATH_MAX];
+    size_t size = sizeof path;
+    int status = uv_exepath(path, &size);
+    if (status < 0)
+        return status;
+    s->program_fd = open(path, O_PATH | O_CLOEXEC);
+    return s->program_fd < 0 ? uv_translate_sys_error(errno) : 0;
+}
+
 static int set_up(struct pge_supervisor *s) {
     pge_options_default(&s->options);
     pge_reload_init(&s->reload);
@@ -200,6 +212,8 @@ static int set_up(struct pge_supervisor *s) {
         status = watch_signals(s);
     if (status == 0)
         status = share_counts(s);
+    if (status == 0)
+        status = open_program(s);
     if (status == 0)
         status = add_workers(s, 1);
     if (status == 0)
@@ -222,6 +236,7 @@ static void tear_down(struct pge_supervisor *s) {
     pge_buf_deinit(&s->told);
     munmap(s->counts, sizeof *s->counts);
     close(s->counts_fd);
+    close(s->program_fd);
     pge_free(s);
 }
 

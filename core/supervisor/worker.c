@@ -147,18 +147,19 @@ static char **marked_environment(char *mark) {
 static int spawn(struct pge_worker *w, int control, int door) {
     char mark[64];
     snprintf(mark, sizeof mark, PGE_WORKER_ENV "=%d %u", (int)getpid(), w->index - 1);
-    uv_stdio_container_t stdio[6] = {0};
-    const int fds[6] = {0, 1, 2, control, door, w->supervisor->counts_fd};
-    for (int i = 0; i < 6; i++) {
+    uv_stdio_container_t stdio[7] = {0};
+    const int fds[7] = {
+        0, 1, 2, control, door, w->supervisor->counts_fd, w->supervisor->program_fd};
+    for (int i = 0; i < 7; i++) {
         stdio[i].flags = UV_INHERIT_FD;
         stdio[i].data.fd = fds[i];
     }
     uv_process_options_t options = {
         .exit_cb = on_exit_of,
-        .file = "/proc/self/exe",
+        .file = "/proc/self/fd/6", /* PGE_PROGRAM_FD of the child */
         .args = w->supervisor->argv,
         .env = marked_environment(mark),
-        .stdio_count = 6,
+        .stdio_count = 7,
         .stdio = stdio,
     };
     if (!options.env)
