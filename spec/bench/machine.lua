@@ -31,6 +31,12 @@ function machine.start(place, file, args, env)
   return process.start("taskset", line, { env = all }) -- it becomes the program: the pid stays
 end
 
+--- Moves a program that runs already to its place.
+---@param place "measured"|"load"
+function machine.place(place, pid)
+  if pinned then os.execute(("taskset -apc %s %d >/dev/null"):format(PLACES[place], pid)) end
+end
+
 --- CPU time of a process so far, ended threads included, in microseconds.
 function machine.cpu_us(pid)
   local clock, time = ffi.new("int[1]"), ffi.new("pge_bench_time[1]")
