@@ -198,10 +198,6 @@ static void pump(struct tlsconn *self) {
         pge_conn_ended(conn, self->ended);
 }
 
-static void on_deliver(struct pge_defer *defer) {
-    pump(container_of(defer, struct tlsconn, deliver));
-}
-
 static int tls_read_start(struct pge_conn *conn) {
     struct tlsconn *self = of(conn);
     if (self->ended || self->cut || SSL_has_pending(self->ssl) ||
@@ -264,6 +260,14 @@ static void shake(struct tlsconn *self) {
         self->broken = status;
     if (status < 0 || result == 1)
         end_handshake(self, status);
+}
+
+static void on_deliver(struct pge_defer *defer) {
+    struct tlsconn *self = container_of(defer, struct tlsconn, deliver);
+    if (self->base.is_open)
+        pump(self);
+    else
+        inner_events.on_open(self->inner, 0); /* over an open conn */
 }
 
 static void on_inner_open(struct pge_conn *inner, int status) {
@@ -331,8 +335,14 @@ static int tls_connect(struct pge_conn *conn, const struct pge_endpoint *to) {
     int status = take_session(self, to->tls, to->server_name);
     if (status < 0)
         return status;
-    self->inner = pge_conn_connect(conn->loop, &plain, &inner_events, self, &status);
-    return status;
+    if (!to->over) {
+        self->inner = pge_conn_connect(conn->loop, &plain, &inner_events, self, &status);
+        return status;
+    }
+    self->inner = to->over;
+    self->inner->events = &inner_events;
+    self->inner->owner = self;
+    return pge_loop_defer(conn->loop, &self->deliver, PGE_SOON);
 }
 
 static int tls_accept(struct pge_listener *listener, struct pge_conn *conn, int fd) {

@@ -1,6 +1,7 @@
 --- The types an option can have: what is taken, and what the message says when it is not.
 
 local errors = require("perigee.errors")
+local headers_of = require("perigee.headers")
 local url_of = require("perigee.url")
 
 local MAX_HOSTS, MAX_CONNECTIONS = 64, 64 -- as core/engine/client.h
@@ -67,6 +68,36 @@ function check.ms_or_off(value)
   if value == false or value == 0 then return false end
   local ms = check.ms(value)
   return ms, "milliseconds, or false for none"
+end
+
+-- { name = "value", other = { "a", "b" } }
+function check.headers(value)
+  if type(value) ~= "table" then return nil, "a table of headers" end
+  local _, message = headers_of.flatten(value)
+  if message then return nil, "headers: " .. message end
+  return value
+end
+
+-- Names on a NATS server; quotes would need escapes there.
+function check.subject(value)
+  local good = type(value) == "string" and #value <= 100 and value:find('^[^%s%c"\\]+$')
+  return good and value or nil, "1 to 100 characters without white space and quotes"
+end
+
+function check.stream_name(value)
+  local good = check.subject(value) and not value:find("[.*>]")
+  return good and value or nil, "1 to 100 characters without white space, quotes, dots and wildcards"
+end
+
+-- { "nats://a:4222", "b:4222" }, or one: transports turn them into hosts.
+function check.servers(value)
+  return (type(value) == "table" and value[1] or type(value) == "string") and value or nil, "a URL or a list of URLs"
+end
+
+-- Events emitted without a connection: fail (the default), wait for it, or vanish.
+function check.offline(value)
+  local known = value == "fail" or value == "queue" or value == "drop"
+  return known and value or nil, '"fail", "queue" or "drop"'
 end
 
 -- { "a:3001", "[::1]:3001", { host =, port = }, { path = } }

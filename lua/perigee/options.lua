@@ -8,12 +8,13 @@ local option_types = require("perigee.option_types")
 -- What every client has, whatever carries its messages.
 local CLIENT = {
   timeout = { type = "ms_or_off", default = 5000 },
+  offline = { type = "offline" },
   serialize = { type = "function" },
   deserialize = { type = "function" },
 }
 
 -- Not the connection's: two clients that differ only here still share a pool.
-local PER_CLIENT = { timeout = true, serialize = true, deserialize = true }
+local PER_CLIENT = { timeout = true, serialize = true, deserialize = true, headers = true }
 
 local check, TLS, fail = option_types.check, option_types.TLS, option_types.fail
 
@@ -57,7 +58,19 @@ local function refuse_unknown(name, types)
   fail("unknown option '%s'%s", name, near and (" (did you mean '%s'?)"):format(near) or "")
 end
 
+local complete
+
+-- A table of options of its own, under the option's name.
+local function check_fields(name, value, fields)
+  if type(value) ~= "table" then fail("option '%s' must be a table", name) end
+  local prefixed, types = {}, {}
+  for field, item in pairs(value) do prefixed[name .. "." .. tostring(field)] = item end
+  for field, option in pairs(fields) do types[name .. "." .. field] = option end
+  return complete(prefixed, types)
+end
+
 local function check_one(name, value, option)
+  if option.fields then return check_fields(name, value, option.fields) end
   local result, expected = check[option.type](value)
   if result == nil then
     fail("option '%s' must be %s, not %s", name, expected, type(value) == "string" and ("%q"):format(value)
@@ -75,7 +88,7 @@ end
 
 --- Checks each given option; a missing one takes its default.
 ---@return table
-local function complete(given, types)
+function complete(given, types)
   local result = {}
   for name, value in pairs(given) do
     local option = types[name]
@@ -110,21 +123,23 @@ local function from_text(name, text, option)
   return text
 end
 
+local NOT_TEXT = { ["function"] = true, hosts = true, tls = true, headers = true }
+
 local function add_text(given, name, text, types)
-  if TLS[name] and types.tls then
+  if TLS[name] and types.tls and not types[name] then
     if type(given.tls) ~= "table" then given.tls = {} end
     given.tls[name] = from_text(name, text, { type = TLS[name] })
     return
   end
   local option = types[name]
-  if not option or option.type == "function" or option.type == "hosts" or option.type == "tls" then
+  if not option or option.fields or NOT_TEXT[option.type] then
     refuse_unknown(name, types)
   end
   given[name] = from_text(name, text, option)
 end
 
 local function bad_url(text, message)
-  fail("bad URL '%s': %s", tostring(text), message)
+  fail("bad URL '%s': %s", url_of.redact(text), message)
 end
 
 local function unsupported(name)
@@ -133,6 +148,13 @@ end
 
 -- Where a URL points, into the same names options use.
 local function add_address(given, url, address)
+  if type(address) == "function" then
+    local message = address(given, url)
+    if message then bad_url(url.text, message) end
+    return
+  end
+  if url.user then bad_url(url.text, "a user or a password has no meaning here") end
+  if url.hosts then bad_url(url.text, "one host is enough") end
   if address == "host" then
     if url.opaque then bad_url(url.text, "'//' is missing after the scheme") end
     if url.path ~= "" and url.path ~= "/" then bad_url(url.text, "a path has no meaning here") end
@@ -160,9 +182,11 @@ local function read_url(text, role)
   local given = {}
   local scheme = transport.schemes[url.scheme]
   add_address(given, url, scheme.address)
-  if scheme.tls then given.tls = {} end
+  local tls = scheme.tls or types.tls and url.query.tls == "true"
+  if tls then given.tls = {} end
+  url.query.tls = not scheme.tls and url.query.tls ~= "true" and url.query.tls or nil
   for name, value in pairs(url.query) do
-    if TLS[name] and not scheme.tls then bad_url(text, ("'%s' is for TLS only"):format(name)) end
+    if TLS[name] and not tls and not types[name] then bad_url(text, ("'%s' is for TLS only"):format(name)) end
     add_text(given, name, value, types)
   end
   return transport, given
@@ -200,6 +224,20 @@ local function gather_hosts(options)
   options.host, options.port, options.path = nil, nil, nil
 end
 
+-- What only the transport knows goes to it as it is: the core has no names for it.
+local function gather_settings(options, types)
+  local settings = {}
+  for name, option in pairs(types) do
+    if option.setting and option.fields then
+      for field, value in pairs(options[name] or {}) do settings[field] = value end -- as "jetstream.stream"
+    elseif option.setting then
+      settings[name] = options[name]
+    end
+    if option.setting then options[name] = nil end
+  end
+  options.settings = next(settings) ~= nil and settings or nil
+end
+
 local function named_transport(name)
   if name == nil then return transports.by_name.tcp end
   if type(name) ~= "string" then fail("option 'transport' must be a string or a table, not %s", type(name)) end
@@ -210,6 +248,7 @@ local function named_transport(name)
 end
 
 local function custom(given, transport)
+  if given.offline ~= nil then fail("option 'offline' has no meaning for a transport written in Lua") end
   for _, name in ipairs({ "connect", "publish" }) do
     if type(transport[name]) ~= "function" then fail("a transport written in Lua needs the function '%s'", name) end
   end
@@ -241,10 +280,14 @@ local function client(spec)
     if type(transport) == "table" then return custom(given, transport) end
     transport = named_transport(transport)
   end
-  local options = complete(given, merge(CLIENT, transport.client))
+  local types = merge(CLIENT, transport.client)
+  if transport.prepare then transport.prepare(given) end
+  local options = complete(given, types)
   options.transport = transport.name
   if transport.client.hosts then gather_hosts(options) end
+  gather_settings(options, types)
   options.key = pool_key(options)
+  options.message = transport.message
   return options
 end
 
@@ -293,9 +336,14 @@ local function listener(text, opts)
     if name == "tls" and merged_tls and type(value) == "table" then value = merge(merged_tls, value) end
     given[name] = value
   end
+  if transport.prepare then transport.prepare(given) end
   local options = complete(given, transport.server)
+  if transport.server.hosts then gather_hosts(options) end
+  gather_settings(options, transport.server)
   if options.path and transport.server.path then options.host, options.port = nil, nil end
-  if options.tls and not options.tls.cert then fail("'%s' needs a certificate: tls = { cert =, key = }", text) end
+  if options.tls and not options.tls.cert and not transport.is_broker then
+    fail("'%s' needs a certificate: tls = { cert =, key = }", url_of.redact(text))
+  end
   for name, core_name in pairs(transport.renamed or {}) do
     options[core_name], options[name] = options[name], nil
   end
@@ -303,7 +351,26 @@ local function listener(text, opts)
   return { url = text, transport = transport.name, scheme = scheme, core = options, key = text .. canonical(options) }
 end
 
+--- Options of `app:message` and `app:event`: `transport`, and what brokers know about a subscription.
+---@param opts table?
+---@return table<string, table<string, any>> settings by transport
+local function handler(opts)
+  local settings, known = {}, { transport = { type = "string" } }
+  for name, transport in pairs(transports.by_name) do
+    settings[name] = {}
+    for option, kind in pairs(transport.handler or {}) do known[option] = kind end
+  end
+  for name, value in pairs(opts or {}) do
+    if not known[name] then refuse_unknown(name, known) end
+    value = check_one(name, value, known[name])
+    for transport_name, transport in pairs(transports.by_name) do
+      if transport.handler and transport.handler[name] then settings[transport_name][name] = value end
+    end
+  end
+  return settings
+end
+
 return {
-  client = client, client_from_text = client_from_text, listener = listener, client_types = client_types,
-  nearest = nearest, CLIENT = CLIENT,
+  client = client, client_from_text = client_from_text, listener = listener, handler = handler,
+  client_types = client_types, nearest = nearest, CLIENT = CLIENT,
 }

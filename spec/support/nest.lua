@@ -36,7 +36,8 @@ local function start_server(script, options)
   return { port = tonumber(port), process = child, stop = function() child:stop() end }
 end
 
---- A Nest service on a free port. Options are ServerTCP's, in Nest's names; `tls` takes file names.
+--- A Nest service on a free port, or with `transport` "nats" or "redis" on a broker. Options are ServerTCP's,
+--- ServerNats' or ServerRedis', in Nest's names; `tls` takes file names, so does `creds`, and `nkey` a seed.
 ---@return spec.NestServer
 function nest.service(options)
   return start_server("service.js", options)
@@ -48,6 +49,22 @@ function nest.gateway(options)
   return start_server("gateway.js", options)
 end
 
+--- A TLS end before the plain server at port `to`; `tls` takes file names.
+---@param options { to: integer, tls: table }
+---@return spec.NestServer
+function nest.tls_relay(options)
+  return start_server("relay.js", options)
+end
+
+--- What a script of spec/peers prints, JSON in one line.
+---@return any
+function nest.output(script, options)
+  local child = start(script, options)
+  local line = child:line(nil, START_MS)
+  child:wait()
+  return cjson.decode(line)
+end
+
 ---@class spec.NestClient
 ---@field private process spec.Process
 ---@field private outcomes table<integer, table>
@@ -55,7 +72,7 @@ end
 local Client = {}
 Client.__index = Client
 
---- Nest's ClientTCP. Options are its own, in Nest's names; `tls` takes file names.
+--- Nest's client. Options are its own, in Nest's names, as those of a service.
 ---@return spec.NestClient
 function nest.client(options)
   local child = start("client.js", options)
@@ -64,7 +81,7 @@ function nest.client(options)
 end
 
 --- Starts an operation of client.js; its outcome is fetched by id.
----@param command { op: string, pattern?: any, data?: any, of?: integer, live?: boolean }
+---@param command { op: string, pattern?: any, data?: any, headers?: string[][], of?: integer, live?: boolean }
 ---@return integer id
 function Client:start(command)
   self.last_id = self.last_id + 1
