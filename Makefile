@@ -65,7 +65,7 @@ test:
 	@sh spec/support/run
 
 ## unit     C unit tests (T=name narrows)
-unit: $(filter $(if $(T),%$(T),%),$(UNIT))
+unit: $(if $(T),$(foreach test,$(UNIT),$(if $(findstring $(T),$(test)),$(test))),$(UNIT))
 	@for t in $^; do $$t || exit 1; done
 
 unit-build: $(UNIT)
