@@ -89,6 +89,18 @@ function Peer:read(n, ms)
   return take(self, n)
 end
 
+--- The next line, without its CR LF.
+---@return string
+function Peer:read_line(ms)
+  local stop
+  loop.wait_until(function()
+    stop = buffer(self):find("\r\n", self.pos, true)
+    return stop or self.ended
+  end, ms, function() return "a line, " .. so_far(self) end)
+  if not stop then error("no line: " .. so_far(self), 2) end
+  return take(self, stop - self.pos + 2):sub(1, -3)
+end
+
 --- The payload of the next frame; its declared length has to fit.
 ---@return string payload
 ---@return string frame as it was on the wire
