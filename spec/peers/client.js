@@ -1,15 +1,16 @@
-// Nest 12's ClientTCP at the end of a pipe: a command per line on stdin, an outcome per line on stdout.
+// A Nest 12 client at the end of a pipe: a command per line on stdin, an outcome per line on stdout.
 //
-//   node client.js '{"port":3001}'
+//   node client.js '{"port":3001}'   or with "transport": "nats" or "redis", and that client's options
 //   {"id":1,"op":"send","pattern":"echo","data":1}   -> {"id":1,"values":[1]}
 //   {"id":2,"op":"send","pattern":"bad","data":1}    -> {"id":2,"values":[],"error":{...}}
 //   {"id":3,"op":"send",...,"live":true}             -> {"id":3,"value":1} for each value before that, {"id":3,"values":[...]}
-// ops: send, emit, connect, close, cancel (of = the id of a send), metadata (data = what the dispatch hook adds), status, options.
+// ops: send, emit (headers = those of a NATS record), connect, close, cancel (of = the id of a send),
+// metadata (data = what the dispatch hook adds), status, pending, options.
 // An undefined value is told as {"undefined":true}. Prints "ready" first.
-import { ClientProxyFactory, Transport } from '@nestjs/microservices';
+import { ClientProxyFactory, NatsRecordBuilder } from '@nestjs/microservices';
 import { createInterface } from 'node:readline';
 import { Logger } from '@nestjs/common';
-import { logger, options, say, tlsOptions } from './common.js';
+import { logger, natsPackage, options, say, transportOptions } from './common.js';
 
 Logger.overrideLogger(logger);
 
@@ -17,11 +18,8 @@ const running = new Map(); // id -> Subscription
 const seen = []; // statuses since the client was made
 let client;
 
-function open({ tls, ...rest }) {
-  client = ClientProxyFactory.create({
-    transport: Transport.TCP,
-    options: { host: '127.0.0.1', ...rest, ...(tls && { tlsOptions: tlsOptions(tls) }) },
-  });
+function open(chosen) {
+  client = ClientProxyFactory.create(transportOptions(chosen));
   seen.length = 0;
   client.status.subscribe((status) => seen.push(status));
 }
@@ -48,9 +46,17 @@ function watch({ id, live }, outcome$) {
   if (!subscription.closed) running.set(id, subscription);
 }
 
+/** The data of a command; with headers, `[name, value]` each, a NATS record of it. */
+function dataOf({ data, headers }) {
+  if (!headers) return data;
+  const all = natsPackage().headers();
+  for (const [name, value] of headers) all.append(name, value);
+  return new NatsRecordBuilder(data).setHeaders(all).build();
+}
+
 const ops = {
-  send: (command) => watch(command, client.send(command.pattern, command.data)),
-  emit: (command) => watch(command, client.emit(command.pattern, command.data)),
+  send: (command) => watch(command, client.send(command.pattern, dataOf(command))),
+  emit: (command) => watch(command, client.emit(command.pattern, dataOf(command))),
   async connect({ id }) {
     try {
       await client.connect();
@@ -59,8 +65,8 @@ const ops = {
       say({ id, values: [], error: failure(error) });
     }
   },
-  close({ id }) {
-    client.close();
+  async close({ id }) {
+    await client.close();
     say({ id, values: [] });
   },
   cancel({ id, of }) {
@@ -76,8 +82,8 @@ const ops = {
   },
   status: ({ id }) => say({ id, values: [...seen] }),
   pending: ({ id }) => say({ id, values: [client.routingMap.size] }),
-  options({ id, data }) {
-    client.close();
+  async options({ id, data }) {
+    await client.close();
     open(data);
     say({ id, values: [] });
   },

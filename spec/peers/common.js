@@ -1,5 +1,7 @@
 // What the peers share: options from the command line, a logger off stdout, an end with the parent.
 import 'reflect-metadata';
+import { Transport } from '@nestjs/microservices';
+import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 
 /** Options as JSON in the first argument. */
@@ -18,11 +20,46 @@ export const logger = {
   },
 };
 
+/** The package of NATS' client, loaded where it is used. */
+export const natsPackage = () => createRequire(import.meta.url)('@nats-io/transport-node');
+
+const read = (file) => file && readFileSync(file);
+
 /** Node's TLS options from `{ca, cert, key}` given as file names. */
-export function tlsOptions({ ca, cert, key, ...rest }) {
-  const read = (file) => file && readFileSync(file);
+function tlsOptions({ ca, cert, key, ...rest }) {
   return { ...rest, ca: read(ca), cert: read(cert), key: read(key) };
 }
+
+/** The NATS client's options: `creds` is a file's name, `nkey` a seed. */
+function natsOptions({ creds, nkey, tls, ...rest }) {
+  const { credsAuthenticator, nkeyAuthenticator } = natsPackage();
+  const authenticator = creds
+    ? credsAuthenticator(readFileSync(creds))
+    : nkey && nkeyAuthenticator(new TextEncoder().encode(nkey));
+  return {
+    ...rest,
+    ...(authenticator && { authenticator }),
+    ...(tls && { tls: { caFile: tls.ca, certFile: tls.cert, keyFile: tls.key } }),
+  };
+}
+
+/** Nest's `{transport, options}` from ours: its own options beside `transport`, "tcp" when there is none. */
+export function transportOptions({ transport = 'tcp', tls, ...rest }) {
+  switch (transport) {
+    case 'nats':
+      return { transport: Transport.NATS, options: natsOptions({ tls, ...rest }) };
+    case 'redis':
+      return { transport: Transport.REDIS, options: { ...rest, ...(tls && { tls: tlsOptions(tls) }) } };
+    default:
+      return {
+        transport: Transport.TCP,
+        options: { host: '127.0.0.1', port: 0, ...rest, ...(tls && { tlsOptions: tlsOptions(tls) }) },
+      };
+  }
+}
+
+/** NATS headers as `[name, [value, ...]]`, or null. */
+export const headerList = (headers) => headers && headers.keys().map((name) => [name, headers.values(name)]);
 
 /** Ends with the parent: its end of our stdin closes, whatever becomes of it. */
 export function endWithParent(close) {

@@ -1,13 +1,21 @@
-// A Nest 12 TCP microservice with a handler for whatever a client spec needs.
+// A Nest 12 microservice with a handler for whatever a client spec needs.
 //
-//   node service.js '{"port":0,"tls":{...},"maxBufferSize":...}'   prints "ready PORT", ends with stdin or SIGTERM
+//   node service.js '{"port":0,"tls":{...},"maxBufferSize":...}'                 TCP; prints "ready PORT"
+//   node service.js '{"transport":"nats","servers":"nats://127.0.0.1:4222"}'    or "redis"; prints "ready 0"
+//
+// Ends with stdin or SIGTERM.
 import { Catch, Controller, ForbiddenException, Module, UseFilters, UseGuards } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { Ctx, EventPattern, MessagePattern, Payload, RpcException, Transport } from '@nestjs/microservices';
+import {
+  Ctx, EventPattern, MessagePattern, NatsRecordBuilder, Payload, RpcException, Transport,
+} from '@nestjs/microservices';
 import { EMPTY, NEVER, concat, concatMap, delay, from, of, throwError, timer } from 'rxjs';
 import {
-  decorateClass, decorateMethod, decorateParameters, endWithParent, logger, options, say, tlsOptions,
+  decorateClass, decorateMethod, decorateParameters, endWithParent, headerList, logger, options, say, transportOptions,
 } from './common.js';
+
+const chosen = transportOptions(options());
+const isTcp = chosen.transport === Transport.TCP, isNats = chosen.transport === Transport.NATS;
 
 class Service {}
 const received = []; // events, as their handlers saw them
@@ -85,23 +93,36 @@ message({ B: 1, a: 2, A: 3, b: 4, _c: 5, 10: 6, 9: 7 }, () => 'collated');
 message({ a: true, b: null, d: 1 }, () => 'bare');
 message(42, () => 'number');
 message('1.0', () => 'unreachable');
-message(true, () => 'boolean');
+if (isTcp) message(true, () => 'boolean'); // no name of a channel
 message('true', () => 'unreachable');
 message(0, () => 'zero');
 message('1e+21', () => 'large');
-message({ text: 'ä\tö 日 😀' }, () => 'unicode');
+if (!isNats) message({ text: 'ä\tö 日 😀' }, () => 'unicode'); // no subject has white space
+message({ text: 'ä日😀' }, () => 'letters');
 
 // Context
+const addressOf = (ctx) => (isTcp ? ctx.getPattern() : isNats ? ctx.getSubject() : ctx.getChannel());
+const metadataOf = (ctx) => (isNats ? null : ctx.getMetadata() ?? null); // NATS' context has none
 message('context', (_data, ctx) => ({
-  pattern: ctx.getPattern(),
-  metadata: ctx.getMetadata() ?? null,
-  port: ctx.getSocketRef().netSocket.localPort,
+  pattern: addressOf(ctx),
+  metadata: metadataOf(ctx),
+  ...(isTcp && { port: ctx.getSocketRef().netSocket.localPort }),
+  ...(isNats && { headers: headerList(ctx.getHeaders()) }),
 }));
-message({ ctx: 1, a: 2 }, (_data, ctx) => ctx.getPattern());
+message({ ctx: 1, a: 2 }, (_data, ctx) => addressOf(ctx));
+if (!isTcp) {
+  message('wild.*', (data, ctx) => ({ data, channel: addressOf(ctx) })); // on Redis a name, or a glob with `wildcards`
+  message('who', () => process.pid);
+}
+if (isNats) {
+  message('rest.>', (data, ctx) => ({ data, channel: addressOf(ctx) }));
+  add(MessagePattern('who.queued', { queue: 'workers' }), () => process.pid);
+  message('record', (data) => new NatsRecordBuilder(data).setHeaders({ 'x-reply': '1' }).build());
+}
 
 // Events, recorded; the request "received" tells them in the order they were run
 const record = (name) => (data, ctx) => {
-  received.push({ name, data, pattern: ctx.getPattern(), metadata: ctx.getMetadata() ?? null });
+  received.push({ name, data, pattern: addressOf(ctx), metadata: metadataOf(ctx) });
 };
 event('event', record('event'));
 event({ ev: 'nested', z: { q: 'r' } }, record('nested'));
@@ -115,23 +136,21 @@ event('event.value', () => 'value');
 event('event.values', () => 'a');
 event('event.values', () => 'b');
 event('event.stream', () => of('a', 'b'));
-message('cut', (_data, ctx) => ctx.getSocketRef().netSocket.destroy());
-message('write', ({ bytes }, ctx) => {
-  ctx.getSocketRef().netSocket.write(bytes); // bytes of the spec's making in the middle of the stream of frames
-  return NEVER;
-});
-add(MessagePattern('only.redis', Transport.REDIS), () => 'never');
+if (!isTcp) event('wild.events.*', record('wild'));
+if (isTcp) {
+  message('cut', (_data, ctx) => ctx.getSocketRef().netSocket.destroy());
+  message('write', ({ bytes }, ctx) => {
+    ctx.getSocketRef().netSocket.write(bytes); // bytes of the spec's making in the middle of the stream of frames
+    return NEVER;
+  });
+}
+add(MessagePattern('only.redis', Transport.REDIS), () => 'redis');
 decorateClass(Service, Controller());
 
 class Root {}
 decorateClass(Root, Module({ controllers: [Service] }));
 
-const { tls, ...rest } = options();
-const app = await NestFactory.createMicroservice(Root, {
-  transport: Transport.TCP,
-  options: { host: '127.0.0.1', port: 0, ...rest, ...(tls && { tlsOptions: tlsOptions(tls) }) },
-  logger,
-});
+const app = await NestFactory.createMicroservice(Root, { ...chosen, logger });
 await app.listen();
 endWithParent(() => app.close());
-say(`ready ${app.unwrap().address().port}`);
+say(`ready ${isTcp ? app.unwrap().address().port : 0}`);

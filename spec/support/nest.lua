@@ -36,7 +36,8 @@ local function start_server(script, options)
   return { port = tonumber(port), process = child, stop = function() child:stop() end }
 end
 
---- A Nest service on a free port. Options are ServerTCP's, in Nest's names; `tls` takes file names.
+--- A Nest service on a free port, or with `transport` "nats" or "redis" on a broker. Options are ServerTCP's,
+--- ServerNats' or ServerRedis', in Nest's names; `tls` takes file names, so does `creds`, and `nkey` a seed.
 ---@return spec.NestServer
 function nest.service(options)
   return start_server("service.js", options)
@@ -55,7 +56,7 @@ end
 local Client = {}
 Client.__index = Client
 
---- Nest's ClientTCP. Options are its own, in Nest's names; `tls` takes file names.
+--- Nest's client. Options are its own, in Nest's names, as those of a service.
 ---@return spec.NestClient
 function nest.client(options)
   local child = start("client.js", options)
@@ -64,7 +65,7 @@ function nest.client(options)
 end
 
 --- Starts an operation of client.js; its outcome is fetched by id.
----@param command { op: string, pattern?: any, data?: any, of?: integer, live?: boolean }
+---@param command { op: string, pattern?: any, data?: any, headers?: string[][], of?: integer, live?: boolean }
 ---@return integer id
 function Client:start(command)
   self.last_id = self.last_id + 1
