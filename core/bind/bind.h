@@ -69,6 +69,11 @@ void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFun
 char *pge_opt_text(lua_State *L, int idx, const char *name); /* owned copy; raises on memory */
 double pge_opt_number(lua_State *L, int idx, const char *name, double fallback);
 bool pge_opt_bool(lua_State *L, int idx, const char *name, bool fallback);
+/* The `settings` table: names with strings, numbers, booleans. Raises on memory, and on more than
+ * PGE_MAX_SETTINGS. */
+void pge_opt_settings(lua_State *L, int idx, struct pge_settings *out);
+/* The `hosts` list: { host =, port =, path = }. Raises; what was read is in out. */
+void pge_opt_hosts(lua_State *L, int idx, struct pge_host_options *out, unsigned *count);
 /* The `tls` table, or *out NULL without one. False: why says what is wrong. */
 bool pge_opt_tls(lua_State *L, int idx, bool is_server, struct pge_tls **out, char *why,
                  size_t size);
@@ -90,6 +95,12 @@ struct pge_lua_value {
 /* A payload that encodes the value at idx (absolute); raw slices included. */
 int pge_lua_write_value(void *value, struct pge_buf *out); /* pge_payload.write */
 struct pge_payload pge_lua_payload(struct pge_lua_value *value, lua_State *L, int idx);
+
+/* A flat list of strings at idx, { name, value, ... }, as spans into them: at has room for
+ * PGE_MAX_HEADERS. nil: none. Raises when it is something else. */
+struct pge_headers pge_lua_headers(lua_State *L, int idx, struct pge_header *at);
+/* Pushes headers as a table: name -> value, or a list of values where a name repeats; nil: none. */
+void pge_push_headers(lua_State *L, struct pge_headers headers);
 
 /* Each adds its part to the module table on top of the stack. */
 void pge_lua_digest(lua_State *L);

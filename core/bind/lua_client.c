@@ -15,29 +15,10 @@ struct pge_client *pge_check_client(lua_State *L, int idx) {
 
 /* ---- making one ---- */
 
-static void read_hosts(lua_State *L, int idx, struct pge_pool_options *o) {
-    lua_getfield(L, idx, "hosts");
-    if (lua_isnil(L, -1)) { /* local: the name is all there is */
-        o->host_count = 1;
-        lua_pop(L, 1);
-        return;
-    }
-    luaL_checktype(L, -1, LUA_TTABLE);
-    int hosts = lua_gettop(L);
-    for (unsigned i = 0; i < PGE_MAX_HOSTS; i++) {
-        lua_rawgeti(L, hosts, (int)i + 1);
-        if (lua_isnil(L, -1)) {
-            lua_pop(L, 1);
-            break;
-        }
-        int at = lua_gettop(L);
-        o->hosts[i].host = pge_opt_text(L, at, "host");
-        o->hosts[i].path = pge_opt_text(L, at, "path");
-        o->hosts[i].port = (uint16_t)pge_opt_number(L, at, "port", 0);
-        o->host_count = i + 1;
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
+static void read_hosts(lua_State *L, struct pge_pool_options *o) {
+    pge_opt_hosts(L, 1, o->hosts, &o->host_count);
+    if (o->host_count == 0)
+        o->host_count = 1; /* local: the name is all there is */
 }
 
 static unsigned opt_count(lua_State *L, const char *name, double fallback, double max) {
@@ -57,6 +38,16 @@ static void read_limits(lua_State *L, struct pge_pool_options *o) {
         o->max_queued_bytes = SIZE_MAX / 4; /* 0 is "off", as in Nest */
 }
 
+static void read_offline(lua_State *L, struct pge_pool_options *o) {
+    lua_getfield(L, 1, "offline");
+    const char *offline = luaL_optstring(L, -1, "fail");
+    o->offline = strcmp(offline, "queue") == 0  ? PGE_OFFLINE_QUEUE
+                 : strcmp(offline, "drop") == 0 ? PGE_OFFLINE_DROP
+                                                : PGE_OFFLINE_FAIL;
+    lua_pop(L, 1);
+    o->resumes = pge_opt_bool(L, 1, "resume", false);
+}
+
 static void drop(struct pge_box *box) {
     struct pge_lua_client *c = container_of(box, struct pge_lua_client, box);
     if (!c->client)
@@ -69,8 +60,10 @@ static void drop(struct pge_box *box) {
 /* Protected: what raises half-way would leak what was read. Stack: options. */
 static int read_options(lua_State *L) {
     struct pge_pool_options *o = lua_touserdata(L, 2);
-    read_hosts(L, 1, o);
+    read_hosts(L, o);
     read_limits(L, o);
+    read_offline(L, o);
+    pge_opt_settings(L, 1, &o->settings);
     o->is_raw = pge_opt_bool(L, 1, "raw_packets", false);
     o->key = pge_opt_text(L, 1, "key");
     o->name = pge_opt_text(L, 1, "name");
@@ -153,10 +146,13 @@ static void read_pattern(lua_State *L, struct pge_span *pattern, struct pge_lua_
     *pattern = (struct pge_span){pge_buf_head(buf), pge_buf_len(buf)};
 }
 
-/* The pattern at 2, data at 3, metadata at meta (or none). Pads the stack to meta. */
+/* The pattern at 2, data at 3, metadata at meta, headers and options (or none) two after it. */
 static void read_message(lua_State *L, int meta, struct pge_message *m,
-                         struct pge_lua_value values[2]) {
+                         struct pge_lua_value values[2],
+                         struct pge_header headers[2 * PGE_MAX_HEADERS]) {
     *m = (struct pge_message){0};
+    m->headers = pge_lua_headers(L, meta + 2, headers);
+    m->options = pge_lua_headers(L, meta + 3, headers + PGE_MAX_HEADERS);
     values[0].err[0] = '\0';
     values[1].err[0] = '\0';
     read_pattern(L, &m->pattern, &values[1]);
@@ -170,15 +166,17 @@ static int refused(lua_State *L, struct pge_failure *why, const struct pge_lua_v
     return pge_push_failure(L, why->fault, text[0] ? text : why->message);
 }
 
-/* send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata) */
+/* send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers,
+ * options) */
 static int client_send(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
     struct pge_message m;
+    struct pge_header headers[2 * PGE_MAX_HEADERS];
     struct pge_lua_value values[2];
     struct pge_failure why;
-    lua_settop(L, 9);
+    lua_settop(L, 12);
     luaL_checktype(L, 5, LUA_TFUNCTION);
-    read_message(L, 9, &m, values);
+    read_message(L, 9, &m, values, headers);
     struct pge_call_options options = {
         .timeout_ms = pge_lua_client_opt_ms(L, 7),
         .deadline_ms = pge_lua_client_opt_ms(L, 8),
@@ -209,16 +207,22 @@ int pge_lua_client_wait_for(lua_State *L, struct pge_lua_client *c, int status,
     return 2;
 }
 
-/* emit(pattern, data, observer, on_packet, metadata) -> true, done */
+/* emit(pattern, data, observer, on_packet, metadata, _, headers, options, timeout_ms) -> true, done
+ */
 static int client_emit(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
     struct pge_message m;
+    struct pge_header headers[2 * PGE_MAX_HEADERS];
     struct pge_lua_value values[2];
     struct pge_failure why;
-    lua_settop(L, 6);
+    lua_settop(L, 10);
     luaL_checktype(L, 5, LUA_TFUNCTION);
-    read_message(L, 6, &m, values);
-    struct pge_call_options options = {.events = &pge_lua_client_call_events, .arg = c};
+    read_message(L, 6, &m, values, headers);
+    struct pge_call_options options = {
+        .timeout_ms = pge_lua_client_opt_ms(L, 10),
+        .events = &pge_lua_client_call_events,
+        .arg = c,
+    };
     if (!m.pattern.p)
         return pge_push_failure(L, PGE_INVALID_MESSAGE, values[1].err);
     int status = pge_client_emit(c->client, &m, &options, &why);
@@ -263,15 +267,29 @@ static void push_host(lua_State *L, const struct pge_lua_client *c, unsigned i) 
     lua_setfield(L, -2, "connections");
 }
 
+static void push_counts(lua_State *L, const struct pge_lua_client *c) {
+    struct pge_client_counts counts;
+    pge_client_count(c->client, &counts);
+    lua_pushnumber(L, counts.waiting);
+    lua_setfield(L, -2, "waiting");
+    lua_pushnumber(L, (double)counts.waiting_bytes);
+    lua_setfield(L, -2, "waiting_bytes");
+    lua_pushnumber(L, (double)counts.dropped);
+    lua_setfield(L, -2, "dropped_events");
+    lua_pushnumber(L, (double)counts.reconnects);
+    lua_setfield(L, -2, "reconnects");
+}
+
 static int client_status(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 8);
     lua_pushstring(L, pge_client_is_connected(c->client) ? "connected" : "disconnected");
     lua_setfield(L, -2, "state");
     lua_pushinteger(L, (lua_Integer)pge_client_pending(c->client));
     lua_setfield(L, -2, "pending");
     lua_pushnumber(L, (double)pge_client_late_replies(c->client));
     lua_setfield(L, -2, "late_replies");
+    push_counts(L, c);
     unsigned count = pge_client_host_count(c->client);
     lua_createtable(L, (int)count, 0);
     for (unsigned i = 0; i < count; i++) {

@@ -165,9 +165,14 @@ static int tell_event(lua_State *L) {
     return 0;
 }
 
-static void on_status(struct pge_client *client, bool connected) {
+static void on_status(struct pge_client *client, enum pge_client_status status) {
+    static const char *const names[] = {
+        [PGE_CLIENT_DISCONNECTED] = "disconnected",
+        [PGE_CLIENT_CONNECTED] = "connected",
+        [PGE_CLIENT_RECONNECTING] = "reconnecting",
+    };
     struct pge_lua_client *c = pge_client_owner(client);
-    struct event e = {c, "status", connected ? "connected" : "disconnected"};
+    struct event e = {c, "status", names[status]};
     pge_bind_call(c->box.bind, tell_event, &e);
 }
 
@@ -198,7 +203,7 @@ static void on_closed(struct pge_client *client) {
 
 struct raw_packet {
     struct pge_lua_client *owner;
-    struct pge_span packet;
+    struct pge_span packet, id;
 };
 
 static int deliver_raw(lua_State *L) {
@@ -206,12 +211,14 @@ static int deliver_raw(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, raw->owner->on_event_ref);
     lua_pushliteral(L, "packet");
     lua_pushlstring(L, raw->packet.p, raw->packet.n);
-    lua_call(L, 2, 0);
+    pge_push_span(L, raw->id);
+    lua_call(L, 3, 0);
     return 0;
 }
 
-static void on_raw_client_packet(struct pge_client *client, struct pge_span packet) {
-    struct raw_packet raw = {pge_client_owner(client), packet};
+static void on_raw_client_packet(struct pge_client *client, struct pge_span packet,
+                                 struct pge_span id) {
+    struct raw_packet raw = {pge_client_owner(client), packet, id};
     pge_bind_call(raw.owner->box.bind, deliver_raw, &raw);
 }
 
@@ -247,14 +254,25 @@ static int write_made(void *arg, struct pge_span id, struct pge_buf *out) {
     return status;
 }
 
-/* send_made(make, observer, on_packet, timeout_ms, deadline_ms) */
+/* What maker writes; the pattern, as JSON text, at idx, headers and options after it. */
+static struct pge_message made_message(struct maker *maker, int idx,
+                                       struct pge_header headers[2 * PGE_MAX_HEADERS]) {
+    struct pge_message m = {.write_packet = write_made, .arg = maker};
+    m.pattern.p = luaL_checklstring(maker->L, idx, &m.pattern.n);
+    m.headers = pge_lua_headers(maker->L, idx + 1, headers);
+    m.options = pge_lua_headers(maker->L, idx + 2, headers + PGE_MAX_HEADERS);
+    return m;
+}
+
+/* send_made(make, observer, on_packet, timeout_ms, deadline_ms, pattern, headers, options) */
 int pge_lua_client_send_made(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
-    lua_settop(L, 6);
+    lua_settop(L, 9);
     luaL_checktype(L, 2, LUA_TFUNCTION);
     luaL_checktype(L, 4, LUA_TFUNCTION);
     struct maker maker = {.L = L, .make = 2};
-    struct pge_message m = {.pattern = {"", 0}, .write_packet = write_made, .arg = &maker};
+    struct pge_header headers[2 * PGE_MAX_HEADERS];
+    struct pge_message m = made_message(&maker, 7, headers);
     struct pge_call_options options = {.timeout_ms = pge_lua_client_opt_ms(L, 5),
                                        .deadline_ms = pge_lua_client_opt_ms(L, 6),
                                        .events = &pge_lua_client_call_events,
@@ -268,15 +286,17 @@ int pge_lua_client_send_made(lua_State *L) {
     return 1;
 }
 
-/* emit_made(make, observer, on_packet) -> true, done */
+/* emit_made(make, observer, on_packet, pattern, headers, options, timeout_ms) -> true, done */
 int pge_lua_client_emit_made(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
-    lua_settop(L, 4);
+    lua_settop(L, 8);
     luaL_checktype(L, 2, LUA_TFUNCTION);
     luaL_checktype(L, 4, LUA_TFUNCTION);
     struct maker maker = {.L = L, .make = 2};
-    struct pge_message m = {.pattern = {"", 0}, .write_packet = write_made, .arg = &maker};
-    struct pge_call_options options = {.events = &pge_lua_client_call_events, .arg = c};
+    struct pge_header headers[2 * PGE_MAX_HEADERS];
+    struct pge_message m = made_message(&maker, 5, headers);
+    struct pge_call_options options = {
+        .timeout_ms = pge_lua_client_opt_ms(L, 8), .events = &pge_lua_client_call_events, .arg = c};
     struct pge_failure why;
     int status = pge_client_emit(c->client, &m, &options, &why);
     if (status < 0)

@@ -3,13 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "bind/bind.h"
 #include "bind/lua_json.h"
 #include "engine/relay.h"
 
 #define CLASS "perigee.core.server"
 
-enum event { ON_MESSAGE, ON_GONE, ON_CLOSE, ON_FAULT, EVENTS };
+enum event { ON_MESSAGE, ON_GONE, ON_CLOSE, ON_FAULT, ON_STATUS, EVENTS };
 
 struct server {
     struct pge_box box;        /* first */
@@ -29,11 +30,22 @@ struct delivery {
     struct server *owner;
     const struct pge_inbound_message *message;
     double handle;
-    const char *text, *name;
+    const char *text, *name, *code;
 };
 
 static void push_fn(lua_State *L, const struct server *s, enum event event) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, s->refs[event]);
+}
+
+/* What brokers add: the subscription's place, the channel, headers, whether it is an event. */
+static int push_origin(lua_State *L, const struct pge_inbound_message *m) {
+    if (!m->subscription)
+        return 0;
+    lua_pushinteger(L, (lua_Integer)m->subscription);
+    pge_push_span(L, m->channel);
+    pge_push_headers(L, m->headers);
+    lua_pushboolean(L, m->is_event);
+    return 4;
 }
 
 static int deliver_message(lua_State *L) {
@@ -47,8 +59,7 @@ static int deliver_message(lua_State *L) {
     pge_push_span(L, m->pattern);
     pge_push_span(L, m->data);
     pge_push_span(L, m->metadata);
-    lua_pushvalue(L, 3); /* how server:peer() is asked later: the request, nil for an event */
-    lua_call(L, 5, 0);
+    lua_call(L, 4 + push_origin(L, m), 0);
     return 0;
 }
 
@@ -111,7 +122,32 @@ static void on_closed(struct pge_server *server) {
     pge_box_release(&s->box);
 }
 
-static const struct pge_server_events events = {on_message, on_gone, on_fault, on_closed};
+static int deliver_status(lua_State *L) {
+    struct delivery *d = lua_touserdata(L, 1);
+    push_fn(L, d->owner, ON_STATUS);
+    lua_pushstring(L, d->name);
+    lua_pushstring(L, d->code);
+    lua_pushstring(L, d->text);
+    lua_call(L, 3, 0);
+    return 0;
+}
+
+static void on_status(struct pge_server *server, enum pge_server_status status,
+                      enum pge_fault fault, const char *message) {
+    static const char *const names[] = {
+        [PGE_SERVER_READY] = "ready",
+        [PGE_SERVER_FAILED] = "failed",
+        [PGE_SERVER_LOST] = "lost",
+        [PGE_SERVER_RECONNECTED] = "reconnected",
+    };
+    struct server *s = pge_server_owner(server);
+    struct delivery d = {.owner = s, .text = message, .name = names[status]};
+    d.code = pge_fault_name(fault);
+    pge_bind_call(s->box.bind, deliver_status, &d);
+}
+
+static const struct pge_server_events events = {on_message, on_gone, on_fault, on_closed,
+                                                on_status};
 
 /* ---- making one ---- */
 
@@ -129,6 +165,9 @@ static int read_options(lua_State *L) {
     o->backlog = (int)pge_opt_number(L, 1, "backlog", 511);
     if (o->max_queued_bytes == 0)
         o->max_queued_bytes = SIZE_MAX / 4; /* 0 is "off", as in Nest */
+    o->connect_timeout_ms = (uint64_t)pge_opt_number(L, 1, "connect_timeout", 2000);
+    pge_opt_hosts(L, 1, o->hosts, &o->host_count);
+    pge_opt_settings(L, 1, &o->settings);
     o->host = pge_opt_text(L, 1, "host");
     o->path = pge_opt_text(L, 1, "path");
     o->name = pge_opt_text(L, 1, "name");
@@ -143,11 +182,16 @@ static void drop(struct pge_box *box) {
 
 /* Fills refs from the events table at 2. */
 static void read_events(lua_State *L, struct server *s) {
-    static const char *const names[EVENTS] = {"on_message", "on_gone", "on_close", "on_fault"};
+    static const char *const names[EVENTS] = {"on_message", "on_gone", "on_close", "on_fault",
+                                              "on_status"};
     for (int i = 0; i < EVENTS; i++)
         s->refs[i] = LUA_NOREF;
     for (int i = 0; i < EVENTS; i++) {
         lua_getfield(L, 2, names[i]);
+        if (i == ON_STATUS && lua_isnil(L, -1)) { /* only brokers have one */
+            lua_pop(L, 1);
+            continue;
+        }
         luaL_checktype(L, -1, LUA_TFUNCTION);
         s->refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
     }
@@ -167,7 +211,7 @@ static int server_new(lua_State *L) {
         return pge_push_failure(L, PGE_UNSUPPORTED, "no such transport");
     struct pge_failure why;
     lua_pushcfunction(L, read_options);
-    if (!pge_opt_tls(L, 1, true, &o.tls, why.message, sizeof why.message))
+    if (!pge_opt_tls(L, 1, !o.transport->broker, &o.tls, why.message, sizeof why.message))
         return pge_push_failure(L, PGE_INVALID_OPTION, why.message);
     lua_pushvalue(L, 1);
     lua_pushlightuserdata(L, &o);
@@ -179,6 +223,10 @@ static int server_new(lua_State *L) {
         pge_server_options_deinit(&o);
         return pge_push_failure(L, PGE_INVALID_OPTION, "name is missing");
     }
+    if (o.transport->broker && !o.host_count) {
+        pge_server_options_deinit(&o);
+        return pge_push_failure(L, PGE_INVALID_OPTION, "hosts are missing");
+    }
     pge_box_anchor(L, &s->box, 3); /* first: it may raise */
     s->server = pge_server_new(&bind->engine, &o, &events, s, &why);
     if (!s->server) {
@@ -186,6 +234,64 @@ static int server_new(lua_State *L) {
         return pge_push_failure(L, why.fault, why.message);
     }
     lua_pushvalue(L, 3);
+    lua_pushboolean(L, pge_server_is_ready(s->server));
+    return 2;
+}
+
+/* ---- subscriptions ---- */
+
+struct wishes {
+    struct pge_wish *at; /* owned */
+    unsigned count;
+};
+
+static void free_wishes(struct wishes *wishes) {
+    for (unsigned i = 0; i < wishes->count; i++)
+        pge_settings_deinit(&wishes->at[i].settings);
+    pge_free(wishes->at);
+}
+
+/* Protected: what raises half-way would leak. Stack: list, wishes. */
+static int read_wishes(lua_State *L) {
+    struct wishes *wishes = lua_touserdata(L, 2);
+    unsigned count = (unsigned)lua_objlen(L, 1);
+    luaL_argcheck(L, count <= PGE_MAX_SUBSCRIPTIONS, 1, "too many subscriptions");
+    wishes->at = pge_calloc(count + 1, sizeof *wishes->at);
+    if (!wishes->at)
+        return luaL_error(L, "not enough memory");
+    for (unsigned i = 0; i < count; i++) {
+        lua_rawgeti(L, 1, (int)i + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        lua_getfield(L, -1, "route");
+        wishes->at[i].route = luaL_checkstring(L, -1);
+        lua_pop(L, 1); /* the entry holds it */
+        wishes->count = i + 1;
+        pge_opt_settings(L, lua_gettop(L), &wishes->at[i].settings);
+        lua_pop(L, 1);
+    }
+    return 0;
+}
+
+/* subscribe({ { route =, settings = }, ... }) */
+static int server_subscribe(lua_State *L) {
+    struct server *s = check(L);
+    struct wishes wishes = {0};
+    struct pge_failure why = {0};
+    luaL_checktype(L, 2, LUA_TTABLE);
+    if (!s->server)
+        return pge_push_failure(L, PGE_CONNECTION_CLOSED, "the server is closed");
+    lua_pushcfunction(L, read_wishes);
+    lua_pushvalue(L, 2);
+    lua_pushlightuserdata(L, &wishes);
+    if (lua_pcall(L, 2, 0, 0) != 0) {
+        free_wishes(&wishes);
+        return lua_error(L);
+    }
+    int status = pge_server_subscribe(s->server, wishes.at, wishes.count, &why);
+    pge_free(wishes.at); /* their settings were taken */
+    if (status < 0)
+        return pge_push_failure(L, why.fault, why.message);
+    lua_pushboolean(L, 1);
     return 1;
 }
 
@@ -244,6 +350,17 @@ static int server_no_handler(lua_State *L) {
     if (!request)
         return 2;
     pge_request_no_handler(request);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* settle(req, ok): an event that its broker wants a word about. */
+static int server_settle(lua_State *L) {
+    struct server *s = check(L);
+    struct pge_request *request = check_request(L, s);
+    if (!request || !request->wants_verdict)
+        return request ? 0 : 2;
+    pge_request_settle(request, lua_toboolean(L, 3) ? PGE_ACK : PGE_NACK);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -320,6 +437,7 @@ static const luaL_Reg methods[] = {
     {"reply", server_reply},     {"no_handler", server_no_handler},
     {"forward", server_forward}, {"peer", server_peer},
     {"address", server_address}, {"hold", server_hold},
+    {"subscribe", server_subscribe}, {"settle", server_settle},
     {"drain", server_drain},     {"close", server_close},
     {NULL, NULL},
 };

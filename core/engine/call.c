@@ -1,4 +1,5 @@
 /* call.c - the table of calls in flight: ids that name their slot, deadlines, calls that wait. */
+#include <stdio.h>
 #include <uv.h>
 
 #include "base/alloc.h"
@@ -59,6 +60,8 @@ struct pge_call *pge_call_acquire(struct pge_client *client, const struct pge_ca
     call->deadline_at = options->deadline_ms ? now + options->deadline_ms : 0;
     call->generation++;
     call->kind = kind;
+    call->is_sent = false;
+    call->data = NULL;
     write_hex(call->id, SLOT_DIGITS, call->slot);
     write_hex(call->id + SLOT_DIGITS, PGE_ID_LEN - SLOT_DIGITS,
               pge_loop_random(pool->engine->loop));
@@ -71,7 +74,9 @@ void pge_call_release(struct pge_call *call) {
     pge_loop_timer_stop(pool->engine->loop, &call->timer);
     if (call->link) {
         call->link->pending--;
-    } else if (!pge_list_is_empty(&call->of_link)) {
+        if (call->link->state == PGE_LINK_READY)
+            call->link->transport->link_forget(call->link, call);
+    } else if (!call->is_sent && !pge_list_is_empty(&call->of_link)) {
         pool->waiting_count--;
         pool->waiting_bytes -= pge_buf_len(&call->held);
     }
@@ -115,8 +120,6 @@ static void time_out(void *arg) {
     else
         snprintf(text, sizeof text, "no value within %llu ms",
                  (unsigned long long)call->timeout_ms);
-    if (call->link && call->kind == PGE_CALL_REQUEST)
-        call->link->transport->link_cancel(call->link, call);
     pge_call_fail(call, PGE_TIMEOUT, text);
 }
 
@@ -127,8 +130,6 @@ static void on_timer(struct pge_timer *timer) {
 }
 
 void pge_call_cancel(struct pge_call *call) {
-    if (call->link && call->kind == PGE_CALL_REQUEST)
-        call->link->transport->link_cancel(call->link, call);
     pge_call_release(call);
 }
 
@@ -164,13 +165,12 @@ static int hex_digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-struct pge_call *pge_pool_find_call(struct pge_pool *pool, struct pge_span quoted_id) {
-    if (quoted_id.n != PGE_ID_LEN + 2)
+struct pge_call *pge_pool_find_call(struct pge_pool *pool, struct pge_span id) {
+    if (id.n != PGE_ID_LEN)
         return NULL;
-    const char *id = quoted_id.p + 1;
     uint32_t slot = 0;
     for (int i = 0; i < SLOT_DIGITS; i++) {
-        int digit = hex_digit(id[i]);
+        int digit = hex_digit(id.p[i]);
         if (digit < 0)
             return NULL;
         slot = slot * 16 + (uint32_t)digit;
@@ -179,7 +179,7 @@ struct pge_call *pge_pool_find_call(struct pge_pool *pool, struct pge_span quote
         return NULL;
     struct pge_call *call = at(pool, slot);
     bool same =
-        call->client && call->kind == PGE_CALL_REQUEST && memcmp(call->id, id, PGE_ID_LEN) == 0;
+        call->client && call->kind != PGE_CALL_CONNECT && memcmp(call->id, id.p, PGE_ID_LEN) == 0;
     return same ? call : NULL;
 }
 
@@ -189,64 +189,110 @@ void pge_pool_free_calls(struct pge_pool *pool) {
     pge_free(pool->chunks);
 }
 
+bool pge_call_is_patient(const struct pge_call *call) {
+    const struct pge_pool_options *o = &call->client->pool->options;
+    return (call->kind == PGE_CALL_EVENT && o->offline == PGE_OFFLINE_QUEUE) ||
+           (call->kind == PGE_CALL_REQUEST && o->resumes);
+}
+
+void pge_call_attach(struct pge_call *call, struct pge_link *link) {
+    call->link = link;
+    call->is_sent = true;
+    link->pending++;
+    pge_list_push(&link->calls, &call->of_link);
+}
+
+/* Appends a part of a held message and tells its length. */
+static int hold_part(struct pge_buf *held, const struct pge_payload *part, size_t *n) {
+    size_t len = pge_buf_len(held);
+    int status = pge_payload_write(part, held);
+    *n = pge_buf_len(held) - len;
+    return status;
+}
+
 int pge_call_hold(struct pge_call *call, const struct pge_message *m) {
     struct pge_pool *pool = call->client->pool;
     call->held_whole = m->packet.p != NULL;
-    struct pge_span first = call->held_whole ? m->packet : m->pattern;
-    int status = pge_buf_append(&call->held, first.p, first.n);
-    call->held_pattern = pge_buf_len(&call->held);
-    if (status == 0 && !call->held_whole)
-        status = pge_payload_write(&m->data, &call->held);
-    call->held_data = pge_buf_len(&call->held) - call->held_pattern;
+    struct pge_payload pattern = {.json = m->pattern}, packet = {.json = m->packet};
+    struct pge_buf *held = &call->held;
+    call->held_metadata = 0;
+    int status = hold_part(held, &pattern, &call->held_pattern);
+    if (status == 0)
+        status = hold_part(held, call->held_whole ? &packet : &m->data, &call->held_data);
     if (status == 0 && pge_payload_is_set(&m->metadata))
-        status = pge_payload_write(&m->metadata, &call->held);
+        status = hold_part(held, &m->metadata, &call->held_metadata);
+    call->held_headers = m->headers.count;
+    call->held_options = m->options.count;
+    if (status == 0)
+        status = pge_headers_pack(m->headers, held);
+    if (status == 0)
+        status = pge_headers_pack(m->options, held);
     if (status < 0)
         return status;
     pge_list_push(&pool->waiting, &call->of_link);
     pool->waiting_count++;
-    pool->waiting_bytes += pge_buf_len(&call->held);
+    pool->waiting_bytes += pge_buf_len(held);
     return 0;
 }
 
 /* The wire's word on a held message, as a fault of the call. */
-static void refuse(struct pge_call *call, int status) {
+static void refuse(struct pge_call *call, struct pge_link *link, int status) {
+    char why[sizeof link->why];
+    snprintf(why, sizeof why, "%s", link->why);
+    link->why[0] = '\0';
     if (status == UV_EMSGSIZE)
-        pge_call_fail(call, PGE_FRAME_TOO_LARGE, "the message is too large for the peer");
+        pge_call_fail(call, PGE_FRAME_TOO_LARGE,
+                      why[0] ? why : "the message is too large for the peer");
+    else if (why[0])
+        pge_call_fail(call, PGE_INVALID_MESSAGE, why);
     else if (status == UV_EPIPE)
         pge_call_fail(call, PGE_CONNECTION_CLOSED, "Connection closed");
     else
         pge_call_fail(call, PGE_OVERLOADED, uv_strerror(status));
 }
 
+/* What a call holds, as spans into it; headers: room for both lists. */
+static struct pge_message held_message(const struct pge_call *call, struct pge_header *headers) {
+    const char *p = pge_buf_head(&call->held);
+    struct pge_message m = {.pattern = {p, call->held_pattern}};
+    p += call->held_pattern;
+    struct pge_span data = {p, call->held_data};
+    p += call->held_data;
+    if (call->held_whole)
+        m.packet = data;
+    else
+        m.data.json = data;
+    if (call->held_metadata)
+        m.metadata.json = (struct pge_span){p, call->held_metadata};
+    p += call->held_metadata;
+    m.headers = (struct pge_headers){headers, call->held_headers};
+    p = pge_headers_unpack(p, headers, call->held_headers);
+    m.options = (struct pge_headers){headers + call->held_headers, call->held_options};
+    pge_headers_unpack(p, headers + call->held_headers, call->held_options);
+    return m;
+}
+
 void pge_call_unhold(struct pge_call *call, struct pge_link *link) {
     struct pge_pool *pool = link->pool;
-    const char *p = pge_buf_head(&call->held);
-    size_t rest = pge_buf_len(&call->held) - call->held_pattern - call->held_data;
-    struct pge_message m = {
-        .pattern = {p, call->held_pattern},
-        .data.json = {p + call->held_pattern, call->held_data},
-        .metadata.json = {rest ? p + call->held_pattern + call->held_data : NULL, rest},
-    };
-    if (call->held_whole)
-        m.packet = m.pattern;
+    struct pge_header headers[2 * PGE_MAX_HEADERS];
+    struct pge_message m = held_message(call, headers);
     pge_list_remove(&call->of_link);
     pool->waiting_count--;
     pool->waiting_bytes -= pge_buf_len(&call->held);
-    if (call->kind == PGE_CALL_REQUEST) {
-        int status = link->transport->link_send(link, call, &m);
-        if (status < 0) {
-            refuse(call, status);
-            return;
-        }
-        pge_buf_deinit(&call->held);
-        call->link = link;
-        link->pending++;
-        pge_list_push(&link->calls, &call->of_link);
+    int status = 0;
+    if (call->kind == PGE_CALL_REQUEST)
+        status = link->transport->link_send(link, call, &m);
+    else if (call->kind == PGE_CALL_EVENT)
+        status = link->transport->link_emit(link, call, &m);
+    if (status < 0) {
+        refuse(call, link, status);
         return;
     }
-    int status = call->kind == PGE_CALL_EVENT ? link->transport->link_emit(link, &m) : 0;
-    if (status < 0) {
-        refuse(call, status);
+    if (call->kind == PGE_CALL_REQUEST || status == PGE_EMIT_ACKED) {
+        pge_buf_deinit(&call->held);
+        pge_call_attach(call, link);
+        if (call->kind == PGE_CALL_EVENT)
+            pge_call_arm(call);
         return;
     }
     const struct pge_call_events *events = call->events;

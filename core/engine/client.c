@@ -9,9 +9,9 @@
 
 static void finish_close(void *arg) {
     struct pge_client *client = arg;
-    if (!client->is_orphan && client->told_connected && !client->is_open) {
-        client->told_connected = false;
-        client->events->on_status(client, false);
+    if (!client->is_orphan && client->told != PGE_CLIENT_DISCONNECTED && !client->is_open) {
+        client->told = PGE_CLIENT_DISCONNECTED;
+        client->events->on_status(client, PGE_CLIENT_DISCONNECTED);
     }
     client->is_closing = false;
     if (!client->is_orphan) {
@@ -94,8 +94,6 @@ static void fail_doomed(void *arg) {
     struct pge_client *client = arg;
     while (!pge_list_is_empty(&client->doomed)) {
         struct pge_call *call = container_of(client->doomed.next, struct pge_call, of_client);
-        if (call->link && call->kind == PGE_CALL_REQUEST)
-            call->link->transport->link_cancel(call->link, call);
         pge_call_fail(call, PGE_CONNECTION_CLOSED, "Connection closed");
     }
 }
@@ -120,7 +118,7 @@ void pge_client_close(struct pge_client *client) {
     if (!pge_list_is_empty(&client->doomed))
         pge_loop_defer(loop, &client->failing, PGE_SOON);
     if (pool->users == 0)
-        pge_pool_close_links(pool);
+        pge_pool_close_links(pool); /* and its retries */
     if (pool->closing == 0)
         pge_loop_defer(loop, &client->closed, PGE_SOON);
 }
@@ -131,8 +129,13 @@ static int give_up(struct pge_failure *why, enum pge_fault fault, const char *me
     return -1;
 }
 
-/* A wire's or a writer's status as what the caller sees. */
-static int give_up_status(struct pge_failure *why, int status) {
+/* A wire's or a writer's status as what the caller sees. link: NULL, or whose words count. */
+static int give_up_status(struct pge_failure *why, struct pge_link *link, int status) {
+    if (link && link->why[0]) {
+        give_up(why, status == UV_EMSGSIZE ? PGE_FRAME_TOO_LARGE : PGE_INVALID_MESSAGE, link->why);
+        link->why[0] = '\0';
+        return -1;
+    }
     switch (status) {
     case UV_EINVAL:
     case UV_EILSEQ:
@@ -172,20 +175,32 @@ static struct pge_call *acquire(struct pge_client *client, const struct pge_call
     return call;
 }
 
+/* Why there is no connection; in Nest's words where one was lost (nest-wire 1.13). */
+static int give_up_offline(struct pge_failure *why, const struct pge_pool *pool) {
+    why->fault = PGE_CONNECT_FAILED;
+    bool was_lost = pool->was_ready && pool->options.transport->broker;
+    snprintf(why->message, sizeof why->message, "%s%.200s%s",
+             was_lost ? "Connection lost. Trying to reconnect... (" : "", pool->last_error,
+             was_lost ? ")" : "");
+    return -1;
+}
+
 /* Lets a new call wait for a link that is on its way. NULL: it is released. */
 static struct pge_call *send_later(struct pge_call *call, const struct pge_message *m,
                                    struct pge_failure *why) {
     struct pge_pool *pool = call->client->pool;
     int status = pge_call_hold(call, m);
-    if (status < 0)
-        give_up_status(why, status);
-    else if ((status = pge_pool_dial(pool)) < 0)
-        give_up(why, PGE_CONNECT_FAILED, pool->last_error);
+    if (status < 0) {
+        give_up_status(why, NULL, status);
+    } else if (pge_pool_dial(pool) < 0 && !pge_call_is_patient(call)) {
+        status = give_up_offline(why, pool);
+    }
     if (status < 0) {
         pge_call_release(call);
         return NULL;
     }
-    pge_call_arm(call);
+    if (call->kind != PGE_CALL_EVENT)
+        pge_call_arm(call); /* an event's clock is for its acknowledgement */
     return call;
 }
 
@@ -194,15 +209,23 @@ static struct pge_call *send_now(struct pge_call *call, struct pge_link *link,
                                  const struct pge_message *m, struct pge_failure *why) {
     int status = link->transport->link_send(link, call, m);
     if (status < 0) {
-        give_up_status(why, status);
+        give_up_status(why, link, status);
         pge_call_release(call);
         return NULL;
     }
-    call->link = link;
-    link->pending++;
-    pge_list_push(&link->calls, &call->of_link);
+    pge_call_attach(call, link);
     pge_call_arm(call);
     return call;
+}
+
+/* The message whose packet was written; its address and headers are m's. */
+static struct pge_message made_of(const struct pge_message *m, const struct pge_buf *packet) {
+    return (struct pge_message){
+        .pattern = m->pattern,
+        .headers = m->headers,
+        .options = m->options,
+        .packet = {pge_buf_head(packet), pge_buf_len(packet)},
+    };
 }
 
 /*
@@ -214,9 +237,9 @@ static struct pge_call *send_made(struct pge_call *call, const struct pge_messag
     struct pge_client *client = call->client;
     struct pge_buf packet = {0};
     int status = m->write_packet(m->arg, pge_call_id(call), &packet);
-    struct pge_message made = {.packet = {pge_buf_head(&packet), pge_buf_len(&packet)}};
+    struct pge_message made = made_of(m, &packet);
     if (status < 0) {
-        give_up_status(why, status);
+        give_up_status(why, NULL, status);
         pge_call_release(call);
         call = NULL;
     } else if (client->is_open) {
@@ -241,15 +264,40 @@ struct pge_call *pge_client_send(struct pge_client *client, const struct pge_mes
     return link ? send_now(call, link, m, why) : send_later(call, m, why);
 }
 
+/* An event that a broker acknowledges takes a call. */
+static int emit_acked(struct pge_client *client, struct pge_link *link, const struct pge_message *m,
+                      const struct pge_call_options *options, struct pge_failure *why) {
+    struct pge_call *call = acquire(client, options, PGE_CALL_EVENT, why);
+    if (!call)
+        return -1;
+    int status = link->transport->link_emit(link, call, m);
+    if (status < 0) {
+        give_up_status(why, link, status);
+        pge_call_release(call);
+        return -1;
+    }
+    pge_call_attach(call, link);
+    pge_call_arm(call);
+    return 0;
+}
+
 static int emit(struct pge_client *client, const struct pge_message *m,
                 const struct pge_call_options *options, struct pge_failure *why) {
+    struct pge_pool *pool = client->pool;
     open_client(client);
-    struct pge_link *link = pge_pool_pick(client->pool);
+    struct pge_link *link = pge_pool_pick(pool);
+    if (!link && pool->options.offline == PGE_OFFLINE_DROP && pge_pool_is_offline(pool)) {
+        pool->dropped++;
+        pge_pool_dial(pool);
+        return 1;
+    }
     if (check_room(client, link, why) < 0)
         return -1;
     if (link) {
-        int status = link->transport->link_emit(link, m);
-        return status < 0 ? give_up_status(why, status) : 1;
+        int status = link->transport->link_emit(link, NULL, m);
+        if (status == PGE_EMIT_ACKED)
+            return emit_acked(client, link, m, options, why);
+        return status < 0 ? give_up_status(why, link, status) : 1;
     }
     struct pge_call *call = acquire(client, options, PGE_CALL_EVENT, why);
     return call && send_later(call, m, why) ? 0 : -1;
@@ -261,8 +309,8 @@ int pge_client_emit(struct pge_client *client, const struct pge_message *m,
         return emit(client, m, options, why);
     struct pge_buf packet = {0};
     int status = m->write_packet(m->arg, (struct pge_span){0}, &packet);
-    struct pge_message made = {.packet = {pge_buf_head(&packet), pge_buf_len(&packet)}};
-    int result = status < 0 ? give_up_status(why, status) : emit(client, &made, options, why);
+    struct pge_message made = made_of(m, &packet);
+    int result = status < 0 ? give_up_status(why, NULL, status) : emit(client, &made, options, why);
     pge_buf_deinit(&packet);
     return result;
 }
@@ -278,12 +326,7 @@ int pge_client_connect(struct pge_client *client, const struct pge_call_options 
 }
 
 struct pge_call *pge_client_call_by_id(struct pge_client *client, struct pge_span id) {
-    char quoted[PGE_ID_LEN + 2] = {0};
-    if (id.n != PGE_ID_LEN)
-        return NULL;
-    memcpy(quoted + 1, id.p, id.n);
-    struct pge_call *call =
-        pge_pool_find_call(client->pool, (struct pge_span){quoted, sizeof quoted});
+    struct pge_call *call = pge_pool_find_call(client->pool, id);
     return call && call->client == client ? call : NULL;
 }
 
@@ -339,4 +382,14 @@ bool pge_client_is_connected(const struct pge_client *client) {
 
 uint64_t pge_client_late_replies(const struct pge_client *client) {
     return client->pool->late_replies;
+}
+
+void pge_client_count(const struct pge_client *client, struct pge_client_counts *out) {
+    const struct pge_pool *pool = client->pool;
+    *out = (struct pge_client_counts){
+        .waiting = pool->waiting_count,
+        .waiting_bytes = pool->waiting_bytes,
+        .dropped = pool->dropped,
+        .reconnects = pool->reconnects,
+    };
 }

@@ -20,10 +20,18 @@ struct pge_tls;
 struct pge_host_options {
     char *host; /* NULL with path */
     uint16_t port;
-    char *path; /* unix socket */
+    char *path;        /* unix socket */
+    char *server_name; /* what it must prove under TLS; NULL: host */
 };
 
 enum { PGE_MAX_HOSTS = 64, PGE_MAX_CONNECTIONS = 64 };
+
+/* Events emitted while there is no connection, and after a first one failed or was lost. */
+enum pge_offline {
+    PGE_OFFLINE_FAIL,  /* they wait for the dial under way, and fail with it */
+    PGE_OFFLINE_QUEUE, /* they wait until there is one, as many as may wait */
+    PGE_OFFLINE_DROP,  /* they are dropped and counted */
+};
 
 /* Texts and tls are owned by whoever holds the options; a pool takes them over. */
 struct pge_pool_options {
@@ -40,7 +48,12 @@ struct pge_pool_options {
     size_t max_queued_bytes; /* beyond: OVERLOADED */
     unsigned max_pending;    /* calls in flight per pool, beyond: OVERLOADED */
     unsigned max_waiting;    /* of these, waiting for a connection */
+    enum pge_offline offline;
+    /* Requests survive a lost connection to a broker: those in flight wait for their answer on the
+     * next one, new ones wait for it; all within their own timeouts. */
+    bool resumes;
     bool is_raw; /* packets go unread to on_raw_packet of the one client that has this pool */
+    struct pge_settings settings; /* the transport's own options */
 };
 
 void pge_pool_options_deinit(struct pge_pool_options *options);
@@ -59,13 +72,20 @@ struct pge_call_events {
     void (*on_fail)(struct pge_call *call, enum pge_fault fault, const char *message);
 };
 
+enum pge_client_status {
+    PGE_CLIENT_DISCONNECTED,
+    PGE_CLIENT_CONNECTED,
+    PGE_CLIENT_RECONNECTING, /* follows DISCONNECTED, where the engine dials by itself */
+};
+
 struct pge_client_events {
-    void (*on_status)(struct pge_client *client, bool connected);
+    void (*on_status)(struct pge_client *client, enum pge_client_status status);
     void (*on_error)(struct pge_client *client,
                      const char *message);        /* a dial or a connection failed */
     void (*on_closed)(struct pge_client *client); /* after each pge_client_close */
-    /* A packet that only a custom deserialiser can read; it is JSON. Lent until it returns. */
-    void (*on_raw_packet)(struct pge_client *client, struct pge_span packet);
+    /* A packet that only a custom deserialiser can read; it is JSON. id: of the call it is for,
+     * where the transport knows that; else p NULL. Both lent until it returns. */
+    void (*on_raw_packet)(struct pge_client *client, struct pge_span packet, struct pge_span id);
 };
 
 /* Takes options over, also on failure. NULL: out of memory. Dials nothing. */
@@ -89,7 +109,8 @@ struct pge_call_options {
 struct pge_call *pge_client_send(struct pge_client *client, const struct pge_message *m,
                                  const struct pge_call_options *options, struct pge_failure *why);
 
-/* Sends an event. 1: handed to the wire, no callback. 0: waits for a connection; then
+/* Sends an event. 1: handed to the wire (or dropped, as PGE_OFFLINE_DROP says), no callback. 0:
+ * waits for a connection, or for a broker's acknowledgement (timeout_ms bounds that); then
  * on_packet(END) or on_fail. < 0: *why is filled. */
 int pge_client_emit(struct pge_client *client, const struct pge_message *m,
                     const struct pge_call_options *options, struct pge_failure *why);
@@ -134,5 +155,14 @@ void pge_client_host_status(const struct pge_client *client, unsigned i,
                             struct pge_host_status *out);
 bool pge_client_is_connected(const struct pge_client *client);
 uint64_t pge_client_late_replies(const struct pge_client *client);
+
+/* Of its pool. */
+struct pge_client_counts {
+    unsigned waiting; /* calls without a connection */
+    size_t waiting_bytes;
+    uint64_t dropped; /* events, as PGE_OFFLINE_DROP says */
+    uint64_t reconnects;
+};
+void pge_client_count(const struct pge_client *client, struct pge_client_counts *out);
 
 #endif

@@ -24,7 +24,11 @@ static void on_packet(struct pge_call *call, enum pge_reply kind, struct pge_spa
 static void on_fail(struct pge_call *call, enum pge_fault fault, const char *message) {
     struct pge_request *request = pge_call_arg(call);
     *pge_request_user(request) = NULL;
-    pge_request_fail(request, fault, message);
+    if (fault ==
+        PGE_NO_HANDLER) /* of a broker; where the peer says so itself it is an error packet */
+        pge_request_no_handler(request);
+    else
+        pge_request_fail(request, fault, message);
 }
 
 static const struct pge_call_events events = {on_packet, on_fail};

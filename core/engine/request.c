@@ -29,7 +29,8 @@ static int grow(struct pge_server *server) {
     return 0;
 }
 
-struct pge_request *pge_request_acquire(struct pge_peer *peer, struct pge_span id) {
+struct pge_request *pge_request_acquire(struct pge_peer *peer, struct pge_span id,
+                                        struct pge_span reply_to) {
     struct pge_server *server = peer->server;
     if (pge_list_is_empty(&server->free_requests) && grow(server) < 0)
         return NULL;
@@ -37,6 +38,10 @@ struct pge_request *pge_request_acquire(struct pge_peer *peer, struct pge_span i
         container_of(server->free_requests.next, struct pge_request, node);
     if (pge_buf_append(&request->id, id.p, id.n) < 0)
         return NULL;
+    if (reply_to.n && pge_buf_append(&request->reply_to, reply_to.p, reply_to.n) < 0) {
+        pge_buf_clear(&request->id);
+        return NULL;
+    }
     pge_list_remove(&request->node);
     pge_list_push(&peer->requests, &request->node);
     request->peer = peer;
@@ -55,9 +60,11 @@ void pge_request_release(struct pge_request *request) {
     pge_list_push(&server->free_requests, &request->node);
     pge_buf_clear(&request->id);
     pge_buf_trim(&request->id, 64);
+    pge_buf_clear(&request->reply_to);
+    pge_buf_trim(&request->reply_to, 256);
     pge_buf_clear(&request->held);
     pge_buf_trim(&request->held, 4096);
-    request->has_held = false;
+    request->has_held = request->wants_verdict = false;
     request->peer = NULL;
     peer->pending--;
     server->pending--;
@@ -98,8 +105,7 @@ static int put(struct pge_request *request, enum pge_reply kind, const struct pg
     const struct pge_transport *transport = server->options.transport;
     if (peer->is_closing)
         return 0; /* nobody reads it; on_gone was or will be told */
-    struct pge_span id = {pge_buf_head(&request->id), pge_buf_len(&request->id)};
-    int status = transport->peer_reply(peer, id, kind, body);
+    int status = transport->peer_reply(peer, request, kind, body);
     if (status == UV_EPIPE)
         return 0; /* as above: the connection has broken, and is about to be lost */
     if (status == UV_ENOMEM) {
@@ -208,14 +214,27 @@ int pge_request_reply(struct pge_request *request, enum pge_reply kind,
 
 void pge_request_no_handler(struct pge_request *request) {
     struct pge_peer *peer = request->peer;
-    struct pge_span id = {pge_buf_head(&request->id), pge_buf_len(&request->id)};
-    if (peer->server->options.transport->peer_no_handler(peer, id) < 0)
+    if (request->wants_verdict)
+        pge_request_settle(request, PGE_NACK);
+    else if (!peer->is_closing &&
+             peer->server->options.transport->peer_no_handler(peer, request) < 0)
         pge_peer_lost(peer, PGE_OVERLOADED, "out of memory");
     else
         pge_request_release(request);
 }
 
+void pge_request_settle(struct pge_request *request, enum pge_verdict verdict) {
+    struct pge_peer *peer = request->peer;
+    if (!peer->is_closing)
+        peer->server->options.transport->broker->peer_settle(peer, request, verdict);
+    pge_request_release(request);
+}
+
 void pge_request_fail(struct pge_request *request, enum pge_fault fault, const char *message) {
+    if (request->wants_verdict) {
+        pge_request_settle(request, PGE_NACK);
+        return;
+    }
     struct pge_buf *text = &request->peer->server->engine->scratch;
     pge_buf_clear(text);
     const char *name = pge_fault_name(fault);

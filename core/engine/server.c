@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "base/alloc.h"
+#include "engine/broker.h"
 #include "net/tls.h"
 
 /*
@@ -15,6 +16,12 @@
 enum { HALF_CLOSED_MS = 30000, PROBE_MS = 1000 };
 
 void pge_server_options_deinit(struct pge_server_options *options) {
+    for (unsigned i = 0; i < options->host_count; i++) {
+        pge_free(options->hosts[i].host);
+        pge_free(options->hosts[i].path);
+        pge_free(options->hosts[i].server_name);
+    }
+    pge_settings_deinit(&options->settings);
     pge_free(options->host);
     pge_free(options->path);
     pge_free(options->name);
@@ -28,8 +35,10 @@ static void on_closed_turn(struct pge_defer *defer);
 /* "listen EADDRINUSE 127.0.0.1:3000", as Node words it (TCP-24). */
 static void explain_listen(const struct pge_server_options *o, int status,
                            struct pge_failure *why) {
-    why->fault = PGE_LISTEN_FAILED;
-    if (o->name)
+    why->fault = o->transport->broker ? PGE_CONNECT_FAILED : PGE_LISTEN_FAILED;
+    if (o->transport->broker)
+        snprintf(why->message, sizeof why->message, "connect %s", uv_err_name(status));
+    else if (o->name)
         snprintf(why->message, sizeof why->message, "listen %s local:%s", uv_err_name(status),
                  o->name);
     else if (o->path)
@@ -57,10 +66,13 @@ struct pge_server *pge_server_new(struct pge_engine *engine, struct pge_server_o
     pge_list_init(&server->free_requests);
     pge_list_init(&server->holding);
     pge_list_init(&server->lost);
+    pge_list_init(&server->subscriptions);
+    pge_timer_init(&server->redial, NULL); /* broker.c's */
     pge_defer_init(&server->flush_held, pge_server_flush_held);
     pge_defer_init(&server->tell_lost, on_tell_lost);
     pge_defer_init(&server->closed, on_closed_turn);
     int status = pge_loop_hold(engine->loop); /* so that what it defers cannot fail */
+    server->is_serving = true;
     if (status == 0) {
         status = server->options.transport->serve(server);
         if (status < 0)
@@ -72,13 +84,17 @@ struct pge_server *pge_server_new(struct pge_engine *engine, struct pge_server_o
         pge_free(server);
         return NULL;
     }
-    server->is_serving = true;
+    server->is_ready = !server->options.transport->broker;
     pge_list_push(&engine->servers, &server->node);
     return server;
 }
 
 void *pge_server_owner(const struct pge_server *server) {
     return server->owner;
+}
+
+bool pge_server_is_ready(const struct pge_server *server) {
+    return server->is_ready;
 }
 
 void pge_server_address(const struct pge_server *server, char *out, size_t size) {
@@ -91,6 +107,7 @@ static void free_server(struct pge_server *server) {
     for (unsigned c = 0; c < server->chunk_count; c++) {
         for (unsigned i = 0; i < PGE_REQUEST_CHUNK; i++) {
             pge_buf_deinit(&server->chunks[c][i].id);
+            pge_buf_deinit(&server->chunks[c][i].reply_to);
             pge_buf_deinit(&server->chunks[c][i].held);
         }
         pge_free(server->chunks[c]);
@@ -98,6 +115,8 @@ static void free_server(struct pge_server *server) {
     pge_free(server->chunks);
     pge_defer_cancel(&server->flush_held);
     pge_defer_cancel(&server->tell_lost);
+    pge_loop_timer_stop(server->engine->loop, &server->redial);
+    pge_broker_free_subscriptions(server);
     pge_list_remove(&server->node);
     pge_server_options_deinit(&server->options);
     pge_loop_release(server->engine->loop);
@@ -206,35 +225,6 @@ void pge_peer_name(const struct pge_peer *peer, char *out, size_t size) {
         peer->server->options.transport->peer_name(peer, out, size);
 }
 
-int pge_peer_packet(struct pge_peer *peer, struct pge_span packet) {
-    struct pge_server *server = peer->server;
-    struct pge_envelope e;
-    int status = pge_envelope_scan(&server->engine->scan, packet.p, packet.n, &e);
-    if (status < 0)
-        return status;
-    struct pge_inbound_message m = {.peer = peer, .pattern = e.pattern, .data = e.data};
-    m.metadata = e.metadata;
-    switch (pge_envelope_inbound(&e)) {
-    case PGE_INBOUND_FOREIGN:
-        m.pattern = m.metadata = (struct pge_span){0};
-        m.data = packet;
-        break;
-    case PGE_INBOUND_EVENT:
-        break;
-    case PGE_INBOUND_REQUEST:
-        m.request = pge_request_acquire(peer, e.id);
-        if (!m.request)
-            return UV_ENOMEM;
-        if (server->pending > server->options.max_requests) {
-            pge_request_fail(m.request, PGE_OVERLOADED, "too many requests in progress");
-            return 0;
-        }
-        break;
-    }
-    server->events->on_message(server, &m);
-    return 0;
-}
-
 void pge_peer_half_closed(struct pge_peer *peer) {
     peer->is_half_closed = true;
     if (peer->is_closing)
@@ -266,6 +256,10 @@ static void tell_lost(void *arg) {
     pge_list_remove(&peer->lost);
     if (peer->fault != PGE_FAULT_NONE)
         server->events->on_fault(server, peer, peer->fault, peer->why);
+    if (!peer->is_closing) { /* pge_broker_reset: the peer stays, and so do its requests */
+        server->events->on_status(server, PGE_SERVER_LOST, peer->fault, peer->why);
+        return;
+    }
     while (!pge_list_is_empty(&peer->requests)) {
         struct pge_request *request = container_of(peer->requests.next, struct pge_request, node);
         server->events->on_gone(server, request);
@@ -285,12 +279,17 @@ static void on_tell_lost(struct pge_defer *defer) {
  */
 void pge_peer_lost(struct pge_peer *peer, enum pge_fault fault, const char *message) {
     struct pge_server *server = peer->server;
+    if (server->broker && server->is_serving && !peer->is_closing) {
+        pge_broker_reset(peer, fault, message);
+        return;
+    }
     if (!peer->is_closing) {
         peer->is_closing = true;
         peer->fault = fault;
         snprintf(peer->why, sizeof peer->why, "%s", message);
         server->options.transport->peer_name(peer, peer->name, sizeof peer->name);
-        pge_list_push(&server->lost, &peer->lost);
+        if (pge_list_is_empty(&peer->lost))
+            pge_list_push(&server->lost, &peer->lost);
         pge_loop_defer(server->engine->loop, &server->tell_lost, PGE_SOON);
     }
     pge_loop_timer_stop(server->engine->loop, &peer->stall);
@@ -303,6 +302,8 @@ void pge_peer_closed(struct pge_peer *peer) {
         server->engine->enter(server->engine, tell_lost, peer);
     pge_loop_timer_stop(server->engine->loop, &peer->stall);
     pge_list_remove(&peer->node);
+    if (server->broker == peer)
+        server->broker = NULL;
     pge_free(peer);
     server->peer_count--;
     check_full(server);

@@ -168,9 +168,10 @@ static int link_send(struct pge_link *link, struct pge_call *call, const struct 
                   link->pool->options.max_queued_bytes);
 }
 
-static int link_emit(struct pge_link *link, const struct pge_message *m) {
+static int link_emit(struct pge_link *link, struct pge_call *call, const struct pge_message *m) {
     struct local_link *self = link_of(link);
     size_t len;
+    (void)call; /* nothing acknowledges it */
     if (!self->peer)
         return UV_EPIPE;
     int status = begin(&self->peer->end, &len);
@@ -180,7 +181,7 @@ static int link_emit(struct pge_link *link, const struct pge_message *m) {
                   link->pool->options.max_queued_bytes);
 }
 
-static void link_cancel(struct pge_link *link, struct pge_call *call) {
+static void link_forget(struct pge_link *link, struct pge_call *call) {
     (void)link;
     (void)call;
 }
@@ -246,7 +247,7 @@ static void address(const struct pge_server *server, char *out, size_t size) {
     snprintf(out, size, "%s", server->options.name);
 }
 
-static int peer_reply(struct pge_peer *peer, struct pge_span id, enum pge_reply kind,
+static int peer_reply(struct pge_peer *peer, const struct pge_request *request, enum pge_reply kind,
                       const struct pge_payload *body) {
     struct local_peer *self = peer_of(peer);
     size_t len;
@@ -254,19 +255,19 @@ static int peer_reply(struct pge_peer *peer, struct pge_span id, enum pge_reply 
         return 0; /* its loss is on the way */
     int status = begin(&self->link->end, &len);
     if (status == 0)
-        status = pge_packet_reply(&self->link->end.inbox, id, kind, body);
+        status = pge_packet_reply(&self->link->end.inbox, pge_request_id(request), kind, body);
     return finish(peer_loop(self), &self->link->end, len, status,
                   peer->server->options.max_queued_bytes);
 }
 
-static int peer_no_handler(struct pge_peer *peer, struct pge_span id) {
+static int peer_no_handler(struct pge_peer *peer, const struct pge_request *request) {
     struct local_peer *self = peer_of(peer);
     size_t len;
     if (!self->link)
         return 0;
     int status = begin(&self->link->end, &len);
     if (status == 0)
-        status = pge_packet_no_handler(&self->link->end.inbox, id);
+        status = pge_packet_no_handler(&self->link->end.inbox, pge_request_id(request));
     return finish(peer_loop(self), &self->link->end, len, status, SIZE_MAX);
 }
 
@@ -313,7 +314,7 @@ const struct pge_transport pge_transport_local = {
     .link_connect = link_connect,
     .link_send = link_send,
     .link_emit = link_emit,
-    .link_cancel = link_cancel,
+    .link_forget = link_forget,
     .link_queued = link_queued,
     .link_close = link_close,
     .serve = serve,

@@ -47,8 +47,8 @@ void pge_tcp_explain_silence(const struct pge_nest_frame *frame, uint64_t limit_
 
 int pge_tcp_link_connect(struct pge_link *link);
 int pge_tcp_link_send(struct pge_link *link, struct pge_call *call, const struct pge_message *m);
-int pge_tcp_link_emit(struct pge_link *link, const struct pge_message *m);
-void pge_tcp_link_cancel(struct pge_link *link, struct pge_call *call);
+int pge_tcp_link_emit(struct pge_link *link, struct pge_call *call, const struct pge_message *m);
+void pge_tcp_link_forget(struct pge_link *link, struct pge_call *call);
 size_t pge_tcp_link_queued(const struct pge_link *link);
 void pge_tcp_link_close(struct pge_link *link);
 
@@ -56,9 +56,9 @@ int pge_tcp_serve(struct pge_server *server);
 void pge_tcp_pause_listener(struct pge_server *server, bool paused);
 void pge_tcp_unserve(struct pge_server *server);
 void pge_tcp_address(const struct pge_server *server, char *out, size_t size);
-int pge_tcp_peer_reply(struct pge_peer *peer, struct pge_span id, enum pge_reply kind,
-                       const struct pge_payload *body);
-int pge_tcp_peer_no_handler(struct pge_peer *peer, struct pge_span id);
+int pge_tcp_peer_reply(struct pge_peer *peer, const struct pge_request *request,
+                       enum pge_reply kind, const struct pge_payload *body);
+int pge_tcp_peer_no_handler(struct pge_peer *peer, const struct pge_request *request);
 size_t pge_tcp_peer_queued(const struct pge_peer *peer);
 uint64_t pge_tcp_peer_taken(const struct pge_peer *peer);
 void pge_tcp_peer_read(struct pge_peer *peer, bool wanted);

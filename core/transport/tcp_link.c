@@ -162,8 +162,9 @@ static int event_pattern(struct pge_engine *engine, struct pge_span pattern, str
     return status;
 }
 
-int pge_tcp_link_emit(struct pge_link *link, const struct pge_message *m) {
+int pge_tcp_link_emit(struct pge_link *link, struct pge_call *call, const struct pge_message *m) {
     struct pge_conn *conn = link_of(link)->conn;
+    (void)call; /* nothing acknowledges it */
     struct pge_span pattern = m->pattern;
     int status = m->packet.p ? 0 : event_pattern(link->pool->engine, m->pattern, &pattern);
     if (status < 0)
@@ -175,7 +176,7 @@ int pge_tcp_link_emit(struct pge_link *link, const struct pge_message *m) {
     return pge_tcp_finish_frame(conn, len, mark, status, link->pool->options.max_queued_bytes);
 }
 
-void pge_tcp_link_cancel(struct pge_link *link, struct pge_call *call) {
+void pge_tcp_link_forget(struct pge_link *link, struct pge_call *call) {
     (void)link; /* nothing on this wire tells the server (nest-wire 1.5) */
     (void)call;
 }

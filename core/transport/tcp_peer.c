@@ -182,22 +182,22 @@ void pge_tcp_address(const struct pge_server *server, char *out, size_t size) {
         snprintf(out, size, "closed");
 }
 
-int pge_tcp_peer_reply(struct pge_peer *peer, struct pge_span id, enum pge_reply kind,
-                       const struct pge_payload *body) {
+int pge_tcp_peer_reply(struct pge_peer *peer, const struct pge_request *request,
+                       enum pge_reply kind, const struct pge_payload *body) {
     struct pge_conn *conn = peer_of(peer)->conn;
     size_t len = pge_buf_len(&conn->out), mark = 0;
     int status = pge_nest_frame_begin(&conn->out, &mark);
     if (status == 0)
-        status = pge_packet_reply(&conn->out, id, kind, body);
+        status = pge_packet_reply(&conn->out, pge_request_id(request), kind, body);
     return pge_tcp_finish_frame(conn, len, mark, status, peer->server->options.max_queued_bytes);
 }
 
-int pge_tcp_peer_no_handler(struct pge_peer *peer, struct pge_span id) {
+int pge_tcp_peer_no_handler(struct pge_peer *peer, const struct pge_request *request) {
     struct pge_conn *conn = peer_of(peer)->conn;
     size_t len = pge_buf_len(&conn->out), mark = 0;
     int status = pge_nest_frame_begin(&conn->out, &mark);
     if (status == 0)
-        status = pge_packet_no_handler(&conn->out, id);
+        status = pge_packet_no_handler(&conn->out, pge_request_id(request));
     return pge_tcp_finish_frame(conn, len, mark, status, SIZE_MAX);
 }
 

@@ -208,15 +208,22 @@ local function maker(self, pattern, data, metadata)
   end
 end
 
-function Serialised:send(_, data, observer, on_packet, as_raw, timeout_ms, deadline_ms, metadata, pattern)
+-- Where a broker addresses it.
+local function json_of(text)
+  return type(text) == "table" and core.json_encode(text) or text
+end
+
+function Serialised:send(text, data, observer, on_packet, as_raw, timeout_ms, deadline_ms, metadata, pattern, headers,
+    options)
   return self.core:send_made(maker(self, pattern, data, metadata), { observer = observer, raw = as_raw },
     function(call, kind, value, message)
       return on_packet(call.observer, kind, raw(kind, value, call.raw), message)
-    end, timeout_ms, deadline_ms)
+    end, timeout_ms, deadline_ms, json_of(text), headers, options)
 end
 
-function Serialised:emit(_, data, target, on_done, metadata, pattern)
-  return self.core:emit_made(maker(self, pattern, data, metadata), target, on_done)
+function Serialised:emit(text, data, target, on_done, metadata, pattern, headers, options, timeout_ms)
+  return self.core:emit_made(maker(self, pattern, data, metadata), target, on_done, json_of(text), headers, options,
+    timeout_ms)
 end
 
 function Serialised:connect(...) return self.core:connect(...) end
@@ -224,12 +231,14 @@ function Serialised:cancel(...) return self.core:cancel(...) end
 function Serialised:close(...) return self.core:close(...) end
 function Serialised:status() return self.core:status() end
 
-local function receive_raw(self, text)
+-- id: where the address of the reply told whose it is.
+local function receive_raw(self, text, id)
   local packet = assert(core.json_decode(text))
   if self.deserialize then packet = self.deserialize(packet) end
-  if type(packet) ~= "table" or type(packet.id) ~= "string" then return end -- nobody's: as an unknown id
+  id = id or type(packet) == "table" and packet.id
+  if type(id) ~= "string" then return end -- nobody's: as an unknown id
   local kind, value = read_packet(packet)
-  local on_packet, call = self.core:take(packet.id, kind ~= VALUE)
+  local on_packet, call = self.core:take(id, kind ~= VALUE)
   if on_packet then return on_packet(call, kind, value) end
 end
 
@@ -244,9 +253,9 @@ local function serialised(options, on_event)
   options.raw_packets = true
   options.key = options.key .. "#" .. unique -- its packets are read by its own functions: no sharing
   local weak = setmetatable({ self }, { __mode = "v" })
-  local wire, code, message = core.client(options, function(name, detail)
+  local wire, code, message = core.client(options, function(name, detail, id)
     if name ~= "packet" then return on_event(name, detail) end
-    if weak[1] then return receive_raw(weak[1], detail) end
+    if weak[1] then return receive_raw(weak[1], detail, id) end
   end)
   if not wire then return nil, code, message end
   self.core = wire

@@ -69,6 +69,12 @@ function check.ms_or_off(value)
   return ms, "milliseconds, or false for none"
 end
 
+-- Events emitted without a connection: fail (the default), wait for it, or vanish.
+function check.offline(value)
+  local known = value == "fail" or value == "queue" or value == "drop"
+  return known and value or nil, '"fail", "queue" or "drop"'
+end
+
 -- { "a:3001", "[::1]:3001", { host =, port = }, { path = } }
 function check.hosts(value)
   if type(value) ~= "table" or #value == 0 or #value > MAX_HOSTS then

@@ -8,12 +8,13 @@ local option_types = require("perigee.option_types")
 -- What every client has, whatever carries its messages.
 local CLIENT = {
   timeout = { type = "ms_or_off", default = 5000 },
+  offline = { type = "offline" },
   serialize = { type = "function" },
   deserialize = { type = "function" },
 }
 
 -- Not the connection's: two clients that differ only here still share a pool.
-local PER_CLIENT = { timeout = true, serialize = true, deserialize = true }
+local PER_CLIENT = { timeout = true, serialize = true, deserialize = true, headers = true }
 
 local check, TLS, fail = option_types.check, option_types.TLS, option_types.fail
 
@@ -200,6 +201,17 @@ local function gather_hosts(options)
   options.host, options.port, options.path = nil, nil, nil
 end
 
+-- What only the transport knows goes to it as it is: the core has no names for it.
+local function gather_settings(options, types)
+  for name, value in pairs(options) do
+    if types[name] and types[name].setting then
+      options.settings = options.settings or {}
+      options.settings[name] = value
+    end
+  end
+  for name in pairs(options.settings or {}) do options[name] = nil end
+end
+
 local function named_transport(name)
   if name == nil then return transports.by_name.tcp end
   if type(name) ~= "string" then fail("option 'transport' must be a string or a table, not %s", type(name)) end
@@ -241,9 +253,12 @@ local function client(spec)
     if type(transport) == "table" then return custom(given, transport) end
     transport = named_transport(transport)
   end
-  local options = complete(given, merge(CLIENT, transport.client))
+  local types = merge(CLIENT, transport.client)
+  if transport.prepare then transport.prepare(given) end
+  local options = complete(given, types)
   options.transport = transport.name
   if transport.client.hosts then gather_hosts(options) end
+  gather_settings(options, types)
   options.key = pool_key(options)
   return options
 end
@@ -293,9 +308,14 @@ local function listener(text, opts)
     if name == "tls" and merged_tls and type(value) == "table" then value = merge(merged_tls, value) end
     given[name] = value
   end
+  if transport.prepare then transport.prepare(given) end
   local options = complete(given, transport.server)
+  if transport.server.hosts then gather_hosts(options) end
+  gather_settings(options, transport.server)
   if options.path and transport.server.path then options.host, options.port = nil, nil end
-  if options.tls and not options.tls.cert then fail("'%s' needs a certificate: tls = { cert =, key = }", text) end
+  if options.tls and not options.tls.cert and not transport.is_broker then
+    fail("'%s' needs a certificate: tls = { cert =, key = }", text)
+  end
   for name, core_name in pairs(transport.renamed or {}) do
     options[core_name], options[name] = options[name], nil
   end

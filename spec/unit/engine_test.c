@@ -87,8 +87,8 @@ static void on_fail(struct pge_call *call, enum pge_fault fault, const char *mes
 
 static const struct pge_call_events call_events = {on_packet, on_fail};
 
-static void on_status(struct pge_client *client, bool connected) {
-    (void)client, (void)connected;
+static void on_status(struct pge_client *client, enum pge_client_status status) {
+    (void)client, (void)status;
 }
 
 static void on_client_error(struct pge_client *client, const char *message) {
@@ -102,8 +102,8 @@ static void on_client_closed(struct pge_client *client) {
     note(pge_client_owner(client), "closed %u;", client->pool->links);
 }
 
-static void on_raw_packet(struct pge_client *client, struct pge_span packet) {
-    (void)client, (void)packet;
+static void on_raw_packet(struct pge_client *client, struct pge_span packet, struct pge_span id) {
+    (void)client, (void)packet, (void)id;
 }
 
 static const struct pge_client_events client_events = {on_status, on_client_error, on_client_closed,
@@ -419,12 +419,12 @@ static int fake_send(struct pge_link *link, struct pge_call *call, const struct 
     return 0;
 }
 
-static int fake_emit(struct pge_link *link, const struct pge_message *m) {
-    (void)link, (void)m;
+static int fake_emit(struct pge_link *link, struct pge_call *call, const struct pge_message *m) {
+    (void)link, (void)call, (void)m;
     return 0;
 }
 
-static void fake_cancel(struct pge_link *link, struct pge_call *call) {
+static void fake_forget(struct pge_link *link, struct pge_call *call) {
     (void)link, (void)call;
 }
 
@@ -444,7 +444,7 @@ static const struct pge_transport fake = {
     .link_connect = fake_connect,
     .link_send = fake_send,
     .link_emit = fake_emit,
-    .link_cancel = fake_cancel,
+    .link_forget = fake_forget,
     .link_queued = fake_queued,
     .link_close = fake_close,
 };
