@@ -365,15 +365,16 @@ static int server_settle(lua_State *L) {
     return 1;
 }
 
-/* forward(req, client, pattern, data, timeout_ms, metadata) */
+/* forward(req, client, pattern, data, timeout_ms, metadata, headers) */
 static int server_forward(lua_State *L) {
     struct server *s = check(L);
-    lua_settop(L, 7);
+    lua_settop(L, 8);
     struct pge_client *client = pge_check_client(L, 3);
     struct pge_request *request = check_request(L, s);
     if (!request)
         return 2;
-    struct pge_message m = {0};
+    struct pge_header headers[PGE_MAX_HEADERS];
+    struct pge_message m = {.headers = pge_lua_headers(L, 8, headers)};
     m.pattern.p = luaL_checklstring(L, 4, &m.pattern.n);
     m.data.json.p = luaL_checklstring(L, 5, &m.data.json.n);
     if (!lua_isnil(L, 7))

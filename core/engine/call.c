@@ -83,6 +83,8 @@ void pge_call_release(struct pge_call *call) {
     pge_list_remove(&call->of_link);
     pge_list_remove(&call->of_client);
     pge_buf_deinit(&call->held);
+    pge_buf_clear(&call->address);
+    pge_buf_trim(&call->address, 64);
     pge_list_push(&pool->free_calls, &call->of_client);
     call->client = NULL;
     call->link = NULL;
@@ -184,8 +186,11 @@ struct pge_call *pge_pool_find_call(struct pge_pool *pool, struct pge_span id) {
 }
 
 void pge_pool_free_calls(struct pge_pool *pool) {
-    for (unsigned i = 0; i < pool->chunk_count; i++)
+    for (unsigned i = 0; i < pool->chunk_count; i++) {
+        for (unsigned j = 0; j < PGE_CALL_CHUNK; j++)
+            pge_buf_deinit(&pool->chunks[i][j].address);
         pge_free(pool->chunks[i]);
+    }
     pge_free(pool->chunks);
 }
 

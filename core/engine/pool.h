@@ -23,9 +23,10 @@ struct pge_call {
     uint64_t timeout_ms, deadline_at; /* 0: none */
     uint32_t slot, generation;
     enum pge_call_kind kind;
-    bool is_sent;        /* once: while link is NULL, it is in pool->resuming */
-    char id[PGE_ID_LEN]; /* 5 hex digits of slot, 16 at random */
-    void *data;          /* the transport's, from link_send to link_forget; NULL at first */
+    bool is_sent;           /* once: while link is NULL, it is in pool->resuming */
+    char id[PGE_ID_LEN];    /* 5 hex digits of slot, 16 at random */
+    void *data;             /* the transport's, from link_send to link_forget; NULL at first */
+    struct pge_buf address; /* the transport's note of where it went, for its words and errors */
     /* A waiting call's pattern, data, metadata, headers and options, one after the other. */
     struct pge_buf held;
     size_t held_pattern, held_data, held_metadata;

@@ -198,10 +198,6 @@ static void pump(struct tlsconn *self) {
         pge_conn_ended(conn, self->ended);
 }
 
-static void on_deliver(struct pge_defer *defer) {
-    pump(container_of(defer, struct tlsconn, deliver));
-}
-
 static int tls_read_start(struct pge_conn *conn) {
     struct tlsconn *self = of(conn);
     if (self->ended || self->cut || SSL_has_pending(self->ssl) ||
@@ -264,6 +260,14 @@ static void shake(struct tlsconn *self) {
         self->broken = status;
     if (status < 0 || result == 1)
         end_handshake(self, status);
+}
+
+static void on_deliver(struct pge_defer *defer) {
+    struct tlsconn *self = container_of(defer, struct tlsconn, deliver);
+    if (self->base.is_open)
+        pump(self);
+    else
+        inner_events.on_open(self->inner, 0); /* pge_tls_upgrade's */
 }
 
 static void on_inner_open(struct pge_conn *inner, int status) {
@@ -333,6 +337,25 @@ static int tls_connect(struct pge_conn *conn, const struct pge_endpoint *to) {
         return status;
     self->inner = pge_conn_connect(conn->loop, &plain, &inner_events, self, &status);
     return status;
+}
+
+struct pge_conn *pge_tls_upgrade(struct pge_conn *inner, struct pge_tls *tls, const char *name,
+                                 const struct pge_conn_events *events, void *owner, int *status) {
+    struct pge_conn *conn = pge_conn_new(inner->loop, &pge_stream_tls, status);
+    if (!conn)
+        return NULL;
+    *status = take_session(of(conn), tls, name);
+    if (*status < 0) {
+        pge_conn_close(conn); /* events unset: silent */
+        return NULL;
+    }
+    conn->events = events;
+    conn->owner = owner;
+    of(conn)->inner = inner;
+    inner->events = &inner_events;
+    inner->owner = of(conn);
+    pge_loop_defer(conn->loop, &of(conn)->deliver, PGE_SOON); /* conn holds the loop */
+    return conn;
 }
 
 static int tls_accept(struct pge_listener *listener, struct pge_conn *conn, int fd) {

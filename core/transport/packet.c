@@ -4,6 +4,8 @@
 
 #include <uv.h>
 
+#include "codec/route.h"
+
 /* Puts out back to its old length and hands the status on. */
 static int undo(struct pge_buf *out, size_t len, int status) {
     out->end = out->start + len;
@@ -83,4 +85,16 @@ int pge_packet_no_handler(struct pge_buf *out, struct pge_span id) {
     PGE_BUF_LIT(out, "{\"id\":");
     pge_buf_append(out, id.p, id.n);
     return pge_buf_append(out, tail, sizeof tail - 1);
+}
+
+int pge_packet_address(struct pge_engine *engine, struct pge_span pattern, struct pge_span *out) {
+    bool is_plain = pattern.n >= 2 && pattern.p[0] == '"' && !memchr(pattern.p, '\\', pattern.n);
+    if (is_plain) {
+        *out = (struct pge_span){pattern.p + 1, pattern.n - 2};
+        return 0;
+    }
+    pge_buf_clear(&engine->scratch);
+    int status = pge_route(&engine->scan, pattern, &engine->scratch);
+    *out = (struct pge_span){pge_buf_head(&engine->scratch), pge_buf_len(&engine->scratch)};
+    return status < 0 ? status : 0;
 }

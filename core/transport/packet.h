@@ -3,6 +3,7 @@
 #ifndef PGE_TRANSPORT_PACKET_H
 #define PGE_TRANSPORT_PACKET_H
 
+#include "engine/engine.h"
 #include "transport/transport.h"
 
 /* Each appends one packet, keys in Nest's order; < 0 (as pge_payload.write): out is as before. */
@@ -13,5 +14,12 @@ int pge_packet_event(struct pge_buf *out, const struct pge_message *m, struct pg
 int pge_packet_reply(struct pge_buf *out, struct pge_span id, enum pge_reply kind,
                      const struct pge_payload *body);
 int pge_packet_no_handler(struct pge_buf *out, struct pge_span id);
+
+/*
+ * The route of a pattern (JSON, validated here where it is no plain string) as text: what brokers
+ * are addressed by (nest-wire 1.3). *out is borrowed from pattern or from engine->scratch. 0,
+ * UV_EPROTO, UV_ENOMEM.
+ */
+int pge_packet_address(struct pge_engine *engine, struct pge_span pattern, struct pge_span *out);
 
 #endif

@@ -167,6 +167,6 @@ struct pge_transport {
 /* By name, e.g. "tcp"; NULL: none such. */
 const struct pge_transport *pge_transport_find(const char *name);
 
-extern const struct pge_transport pge_transport_tcp, pge_transport_local;
+extern const struct pge_transport pge_transport_tcp, pge_transport_local, pge_transport_nats;
 
 #endif

@@ -112,36 +112,39 @@ end
 --- Answers requests. A second one for the same pattern is refused.
 ---@param pattern any
 ---@param handler fun(data: any, ctx: perigee.Context): any
----@param opts? { transport: string? } only on listeners of that transport
+---@param opts? { transport: string?, queue: string? } only on listeners of that transport; what brokers are told
 function App:message(pattern, handler, opts)
   check_function("message", handler)
   declare(self, {
     kind = "message", pattern = pattern, handler = handler, where = here(), transport = opts and opts.transport,
-    opts = opts,
+    opts = opts, settings = options_of.handler(opts),
   })
 end
 
 --- Hears events. Several for one pattern all run.
 ---@param pattern any
 ---@param handler fun(data: any, ctx: perigee.Context)
----@param opts? { transport: string? } only on listeners of that transport
+---@param opts? { transport: string?, queue: string? } only on listeners of that transport; what brokers are told
 function App:event(pattern, handler, opts)
   check_function("event", handler)
   declare(self, {
     kind = "event", pattern = pattern, handler = handler, where = here(), transport = opts and opts.transport,
-    opts = opts,
+    opts = opts, settings = options_of.handler(opts),
   })
 end
 
 --- Passes messages and events on, untouched.
 ---@param pattern any or perigee.any_pattern: what no other handler takes
 ---@param client any
----@param opts? { to: any } another pattern
+---@param opts? { to: any, transport: string?, queue: string? } another pattern; the rest as for `message`
 function App:forward(pattern, client, opts)
   if type(client) ~= "table" or client.send == nil then fail("forward takes a client, not a %s", type(client)) end
-  local to = opts and opts.to
+  local to, rest = opts and opts.to, {}
+  for name, value in pairs(opts or {}) do rest[name] = value end
+  rest.to = nil
   declare(self, {
-    kind = "forward", pattern = pattern, client = client, where = here(),
+    kind = "forward", pattern = pattern, client = client, where = here(), transport = rest.transport,
+    settings = options_of.handler(rest),
     to = to ~= nil and patterns.encode(to) or nil,
   })
 end

@@ -5,7 +5,9 @@
 local core = require("perigee.core")
 local custom = require("perigee.custom")
 local errors = require("perigee.errors")
+local headers_of = require("perigee.headers")
 local log = require("perigee.log")
+local option_types = require("perigee.option_types")
 local options_of = require("perigee.options")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
@@ -21,10 +23,13 @@ local MAX_PATTERNS = 4096
 ---@class perigee.Client
 ---@field core? perigee.core.client nil when packets are made or carried in Lua
 ---@field timeout number|false ms of silence
+---@field message? table<string, perigee.OptionType> what its transport takes with one message
+---@field private headers? table<string, string|string[]> of every message
+---@field private flat_headers? string[] the same, as the core takes them
 ---@field private wire perigee.core.client|perigee.CustomWire
 ---@field private dispatch_hooks? function[]
 ---@field private listeners table<string, function[]>
----@field private last_status? "connected"|"disconnected"
+---@field private last_status? "connected"|"disconnected"|"reconnecting"
 local Client = {}
 Client.__index = Client
 Client.__name = "perigee.client"
@@ -77,26 +82,67 @@ end
 ---@field timeout? number|false ms of silence: until the first value, then between values
 ---@field deadline? number ms in all; that of whoever sends bounds it too
 ---@field metadata? table<string, string>
+---@field headers? table<string, string|string[]> where the transport carries them
 
 local CALL_OPTIONS = { timeout = "number", deadline = "number", metadata = "table" }
 
-local function check_options(opts)
+local function unknown_option(client, name)
+  local known = { "deadline", "metadata", "timeout" }
+  for option in pairs(client.message or {}) do known[#known + 1] = option end
+  table.sort(known)
+  return errors.make("INVALID_OPTION", ("unknown option '%s' (known: %s)"):format(tostring(name),
+    table.concat(known, ", ")))
+end
+
+local function check_headers(client, value)
+  local good, message = option_types.check.headers(value)
+  if good then good, message = true, select(2, headers_of.flatten(value, client.headers)) end
+  if not good or message then return errors.make("INVALID_MESSAGE", message) end
+end
+
+local function check_extra(client, option, name, value)
+  if option.type == "headers" then return check_headers(client, value) end
+  local good, expected = option_types.check[option.type](value)
+  if good == nil then return errors.make("INVALID_OPTION", ("option '%s' must be %s"):format(name, expected)) end
+end
+
+local function check_option(client, name, value)
+  local wanted = CALL_OPTIONS[name]
+  if not wanted then
+    local extra = client.message and client.message[name]
+    if not extra then return unknown_option(client, name) end
+    return check_extra(client, extra, name, value)
+  end
+  local off = value == false and name ~= "metadata"
+  local fits = type(value) == wanted and (wanted ~= "number" or value > 0)
+  if not off and not fits then
+    return errors.make("INVALID_OPTION", ("option '%s' must be a %s%s"):format(name, wanted,
+      wanted == "number" and " above 0" or ""))
+  end
+end
+
+local function check_options(client, opts)
   if type(opts) ~= "table" then
     return errors.make("INVALID_OPTION", "options must be a table, not " .. type(opts))
   end
   for name, value in pairs(opts) do
-    local wanted = CALL_OPTIONS[name]
-    if not wanted then
-      return errors.make("INVALID_OPTION", ("unknown option '%s' (known: deadline, metadata, timeout)")
-        :format(tostring(name)))
-    end
-    local off = value == false and name ~= "metadata"
-    local fits = type(value) == wanted and (wanted ~= "number" or value > 0)
-    if not off and not fits then
-      return errors.make("INVALID_OPTION", ("option '%s' must be a %s%s"):format(name, wanted,
-        wanted == "number" and " above 0" or ""))
+    local err = check_option(client, name, value)
+    if err then return err end
+  end
+end
+
+-- Headers and the transport's own options, flat; nothing for most messages.
+local function extras_of(client, opts)
+  if not opts then return client.flat_headers, nil end
+  local options
+  for name in pairs(client.message) do
+    if opts[name] ~= nil and name ~= "headers" then
+      options = options or {}
+      options[#options + 1], options[#options + 2] = name, tostring(opts[name])
     end
   end
+  if not opts.headers then return client.flat_headers, options end
+  return headers_of.flatten(opts.headers, client.headers), options
 end
 
 -- Static: the observer is handed back by the core, so a call needs no closure.
@@ -137,7 +183,7 @@ end
 -- What is wrong with a message before it is sent; nil when nothing is.
 local function refused(call)
   if missing(call.pattern) or missing(call.data) then return invalid() end
-  if call.opts then return check_options(call.opts) end
+  if call.opts then return check_options(call.client, call.opts) end
 end
 
 -- ms: the call's own, or what is left to whoever asked. 0 or less: there is nothing left.
@@ -158,9 +204,10 @@ local function source(observer, ctx, call)
   local metadata = metadata_of(client, call)
   local text = pattern_text(call.pattern)
   if not text then return observer:error(invalid("the pattern cannot be encoded as JSON")) end
-  local wire = client.wire
+  local wire, headers, options = client.wire, nil, nil
+  if client.message then headers, options = extras_of(client, call.opts) end
   local number, code, message = wire:send(text, call.data, observer, on_packet, ctx and ctx.raw or false,
-    timeout_of(client, call, ctx), deadline, metadata, call.pattern)
+    timeout_of(client, call, ctx), deadline, metadata, call.pattern, headers, options)
   if not number then return observer:error(errors.make(code, message)) end
   return wire.cancel, wire, number
 end
@@ -190,7 +237,10 @@ local function emit(client, call, target)
   local metadata = metadata_of(client, call)
   local text = pattern_text(call.pattern)
   if not text then error(invalid("the pattern cannot be encoded as JSON"), 0) end
-  local ok, done, message = client.wire:emit(text, call.data, target, on_emitted, metadata, call.pattern)
+  local headers, options
+  if client.message then headers, options = extras_of(client, call.opts) end
+  local ok, done, message = client.wire:emit(text, call.data, target, on_emitted, metadata, call.pattern, headers,
+    options, timeout_of(client, call))
   if not ok then error(errors.make(done, message), 0) end
   if done == true then promise.resolve(target, nil) end
 end
@@ -202,7 +252,7 @@ end
 ---@return perigee.Promise
 function Client:emit(pattern, data, opts)
   local target = promise.pending()
-  local call = { pattern = pattern, data = data, opts = opts }
+  local call = { client = self, pattern = pattern, data = data, opts = opts }
   local ok, err = xpcall(emit, errors.on_raise, self, call, target)
   if not ok then promise.reject(target, err) end
   return target
@@ -291,6 +341,7 @@ local function event_handler(client)
     if self.last_status == detail then return end
     self.last_status = detail
     tell(self, "status", detail)
+    if detail == "reconnecting" then return end
     tell(self, detail == "connected" and "connect" or "disconnect")
   end
 end
@@ -300,7 +351,10 @@ end
 ---@return perigee.Client
 local function new(spec)
   local options = options_of.client(spec)
-  local self = setmetatable({ timeout = options.timeout, listeners = {} }, Client)
+  local self = setmetatable({
+    timeout = options.timeout, listeners = {}, message = options.message or false, headers = options.headers,
+    flat_headers = headers_of.flatten(options.headers),
+  }, Client)
   local on_event = event_handler(self)
   if type(options.transport) == "table" then
     self.wire = custom.transport(options.transport, on_event)

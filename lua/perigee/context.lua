@@ -8,7 +8,7 @@ local scope = require("perigee.scope")
 ---@field pattern string as received: a string, or the JSON text of anything else
 ---@field transport string
 ---@field metadata table
----@field headers table<string, string>
+---@field headers table<string, string|string[]> names as they came; a list where one repeats
 ---@field raw table? slice of the data
 ---@field peer string
 ---@field deadline? number ms left to the code that reads it

@@ -20,15 +20,23 @@ local MAX_CACHED = 4096
 ---@field client? any of a forward: a client or a handle
 ---@field to? string of a forward: JSON of the other pattern
 ---@field direct? boolean a forward without middleware
+---@field settings? table<string, any> what a broker is told about its subscription
 
 ---@class perigee.Handlers
 ---@field private by_route table<any, perigee.Handler>
 ---@field private any? perigee.Handler
 ---@field private cache table<string, perigee.Handler|false>
 ---@field private cached integer
+---@field private transport string
 local Handlers = {}
 Handlers.__index = Handlers
 Handlers.__name = "perigee.handlers"
+
+---@param declared table
+---@return table<string, any> what a broker of this transport is told
+function Handlers:settings_of(declared)
+  return declared.settings and declared.settings[self.transport] or {}
+end
 
 local function refuse(declared, other)
   error(errors.make("INVALID_OPTION", ("a handler for %s at %s is already defined at %s"):format(
@@ -41,8 +49,20 @@ local function add_message(self, declared, owner)
   if other and other.kind ~= "event" then refuse(declared, other) end
   self.by_route[key] = {
     kind = "message", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
-    fn = entry.compose(owner.app.middleware, declared.handler),
+    fn = entry.compose(owner.app.middleware, declared.handler), settings = self:settings_of(declared),
   }
+end
+
+-- One subscription serves them all.
+local function check_same(declared, event, settings)
+  for _, names in ipairs({ settings, event.settings }) do
+    for name in pairs(names) do
+      if settings[name] ~= event.settings[name] then
+        error(errors.make("INVALID_OPTION", ("event handlers for %s at %s and %s differ in '%s'"):format(event.shown,
+          event.where, declared.where, name)), 0)
+      end
+    end
+  end
 end
 
 local function add_event(self, declared, owner, warned)
@@ -52,9 +72,10 @@ local function add_event(self, declared, owner, warned)
   if not other then
     self.by_route[key] = {
       kind = "event", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
-      all = { one },
+      all = { one }, settings = self:settings_of(declared),
     }
   elseif other.kind == "event" then
+    check_same(declared, other, self:settings_of(declared))
     other.owners[owner] = true
     other.all[#other.all + 1] = one
   elseif warned and not warned[declared] then
@@ -69,6 +90,7 @@ local function forward_in_lua(forward)
     local client = registry.resolve(forward.client)
     local pattern = core.json_decode(forward.to or ctx.pattern_json)
     local opts = { metadata = ctx.metadata_json and ctx.metadata or nil }
+    if client.message and client.message.headers and next(ctx.headers) then opts.headers = ctx.headers end
     if ctx.is_event then return client:emit(pattern, ctx.raw, opts) end
     return client:send(pattern, ctx.raw, opts):raw()
   end
@@ -82,6 +104,7 @@ local function add_forward(self, declared, owner)
   local forward = {
     kind = "forward", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
     client = declared.client, to = declared.to, direct = #owner.app.middleware == 0,
+    settings = self:settings_of(declared),
   }
   forward.fn = entry.compose(owner.app.middleware, forward_in_lua(forward))
   if any then self.any = forward else self.by_route[key] = forward end
@@ -95,7 +118,7 @@ local ADD = { message = add_message, forward = add_forward, event = add_event }
 ---@param warned? table<table, true> warns about handlers that never run, of each once
 ---@return perigee.Handlers
 local function new(generations, transport, warned)
-  local self = setmetatable({ by_route = {}, cache = {}, cached = 0 }, Handlers)
+  local self = setmetatable({ by_route = {}, cache = {}, cached = 0, transport = transport }, Handlers)
   -- Events last: a message handler for the same pattern serves both, whichever came first.
   for _, kinds in ipairs({ { message = true, forward = true }, { event = true } }) do
     for _, owner in ipairs(generations) do
@@ -139,6 +162,27 @@ function Handlers:find(json)
     self.cache[json], self.cached = found, self.cached + 1
   end
   return found or nil
+end
+
+-- A route is text but for the three patterns that Nest leaves as they are (nest-wire 1.3).
+local function route_text(key)
+  return type(key) == "string" and key or core.json_encode(key)
+end
+
+--- What a broker is asked for: one subscription a handler, by route. Raises for `forward(any_pattern)`.
+---@return { route: string, settings: table<string, any>, handler: perigee.Handler }[]
+function Handlers:subscriptions()
+  if self.any then
+    error(errors.make("INVALID_OPTION",
+      ("perigee.any_pattern at %s: a %s broker sends what it is asked for; name the patterns, with its wildcards")
+      :format(self.any.where, self.transport)), 0)
+  end
+  local list = {}
+  for key, handler in pairs(self.by_route) do
+    list[#list + 1] = { route = route_text(key), settings = handler.settings, handler = handler }
+  end
+  table.sort(list, function(a, b) return a.route < b.route end)
+  return list
 end
 
 return { new = new, check = check }

@@ -104,12 +104,15 @@ end
 
 --- Swapping -----------------------------------------------------------------------------------------------------
 
+local function table_of(plan, transport)
+  plan.tables[transport] = plan.tables[transport] or handlers.new(plan.generations, transport)
+  return plan.tables[transport]
+end
+
 local function open(plan, options)
   if options.transport == "http" then return http.open(plan.routes, options) end
   if options.strategy then return strategy.open(plan.generations, options.strategy) end
-  local transport = options.transport
-  plan.tables[transport] = plan.tables[transport] or handlers.new(plan.generations, transport)
-  return server.open(plan.tables[transport], options)
+  return server.open(table_of(plan, options.transport), options)
 end
 
 local function open_new(plan, known)
@@ -117,11 +120,15 @@ local function open_new(plan, known)
     local old = known[listener.key]
     if old then
       listener.server = old.server
+      if old.server.check then old.server:check(table_of(plan, listener.options.transport)) end
     else
       listener.server = open(plan, listener.options)
       plan.opened[#plan.opened + 1] = listener
       if listener.server.hold then listener.server:hold(true) end
     end
+  end
+  for _, listener in ipairs(plan.opened) do
+    if listener.server.started then listener.server.started:await() end -- a broker has to answer first
   end
 end
 
@@ -162,9 +169,7 @@ local function use(self, plan, listener)
     -- What no route answers is nobody's: it bears the first script's number.
     if self.options.stamp then listener.server:stamp(plan.generations[1].number) end
   elseif not options.strategy then
-    local transport = options.transport
-    plan.tables[transport] = plan.tables[transport] or handlers.new(plan.generations, transport)
-    listener.server:use(plan.tables[transport])
+    listener.server:use(table_of(plan, options.transport))
   end
 end
 
@@ -305,7 +310,7 @@ function Host:addresses()
   for i, listener in ipairs(self.listeners) do
     local scheme = listener.options.scheme
     local at = listener.server:address()
-    urls[i] = scheme .. (listener.options.core.host and "://" or ":") .. at
+    urls[i] = scheme .. ((listener.options.core.host or listener.options.core.hosts) and "://" or ":") .. at
   end
   return urls
 end

@@ -1,6 +1,7 @@
 --- The types an option can have: what is taken, and what the message says when it is not.
 
 local errors = require("perigee.errors")
+local headers_of = require("perigee.headers")
 local url_of = require("perigee.url")
 
 local MAX_HOSTS, MAX_CONNECTIONS = 64, 64 -- as core/engine/client.h
@@ -67,6 +68,20 @@ function check.ms_or_off(value)
   if value == false or value == 0 then return false end
   local ms = check.ms(value)
   return ms, "milliseconds, or false for none"
+end
+
+-- { name = "value", other = { "a", "b" } }
+function check.headers(value)
+  if type(value) ~= "table" then return nil, "a table of headers" end
+  local _, message = headers_of.flatten(value)
+  if message then return nil, "headers: " .. message end
+  return value
+end
+
+-- A name on a NATS server.
+function check.subject(value)
+  local good = type(value) == "string" and #value <= 100 and value:find("^[^%s%c]+$")
+  return good and value or nil, "1 to 100 characters without white space"
 end
 
 -- Events emitted without a connection: fail (the default), wait for it, or vanish.

@@ -112,7 +112,7 @@ local function from_text(name, text, option)
 end
 
 local function add_text(given, name, text, types)
-  if TLS[name] and types.tls then
+  if TLS[name] and types.tls and not types[name] then
     if type(given.tls) ~= "table" then given.tls = {} end
     given.tls[name] = from_text(name, text, { type = TLS[name] })
     return
@@ -125,7 +125,7 @@ local function add_text(given, name, text, types)
 end
 
 local function bad_url(text, message)
-  fail("bad URL '%s': %s", tostring(text), message)
+  fail("bad URL '%s': %s", url_of.redact(text), message)
 end
 
 local function unsupported(name)
@@ -134,6 +134,13 @@ end
 
 -- Where a URL points, into the same names options use.
 local function add_address(given, url, address)
+  if type(address) == "function" then
+    local message = address(given, url)
+    if message then bad_url(url.text, message) end
+    return
+  end
+  if url.user then bad_url(url.text, "a user or a password has no meaning here") end
+  if url.hosts then bad_url(url.text, "one host is enough") end
   if address == "host" then
     if url.opaque then bad_url(url.text, "'//' is missing after the scheme") end
     if url.path ~= "" and url.path ~= "/" then bad_url(url.text, "a path has no meaning here") end
@@ -161,9 +168,11 @@ local function read_url(text, role)
   local given = {}
   local scheme = transport.schemes[url.scheme]
   add_address(given, url, scheme.address)
-  if scheme.tls then given.tls = {} end
+  local tls = scheme.tls or types.tls and url.query.tls == "true"
+  if tls then given.tls = {} end
+  url.query.tls = not scheme.tls and url.query.tls ~= "true" and url.query.tls or nil
   for name, value in pairs(url.query) do
-    if TLS[name] and not scheme.tls then bad_url(text, ("'%s' is for TLS only"):format(name)) end
+    if TLS[name] and not tls and not types[name] then bad_url(text, ("'%s' is for TLS only"):format(name)) end
     add_text(given, name, value, types)
   end
   return transport, given
@@ -222,6 +231,7 @@ local function named_transport(name)
 end
 
 local function custom(given, transport)
+  if given.offline ~= nil then fail("option 'offline' has no meaning for a transport written in Lua") end
   for _, name in ipairs({ "connect", "publish" }) do
     if type(transport[name]) ~= "function" then fail("a transport written in Lua needs the function '%s'", name) end
   end
@@ -260,6 +270,7 @@ local function client(spec)
   if transport.client.hosts then gather_hosts(options) end
   gather_settings(options, types)
   options.key = pool_key(options)
+  options.message = transport.message
   return options
 end
 
@@ -314,7 +325,7 @@ local function listener(text, opts)
   gather_settings(options, transport.server)
   if options.path and transport.server.path then options.host, options.port = nil, nil end
   if options.tls and not options.tls.cert and not transport.is_broker then
-    fail("'%s' needs a certificate: tls = { cert =, key = }", text)
+    fail("'%s' needs a certificate: tls = { cert =, key = }", url_of.redact(text))
   end
   for name, core_name in pairs(transport.renamed or {}) do
     options[core_name], options[name] = options[name], nil
@@ -323,7 +334,26 @@ local function listener(text, opts)
   return { url = text, transport = transport.name, scheme = scheme, core = options, key = text .. canonical(options) }
 end
 
+--- Options of `app:message` and `app:event`: `transport`, and what brokers know about a subscription.
+---@param opts table?
+---@return table<string, table<string, any>> settings by transport
+local function handler(opts)
+  local settings, known = {}, { transport = { type = "string" } }
+  for name, transport in pairs(transports.by_name) do
+    settings[name] = {}
+    for option, kind in pairs(transport.handler or {}) do known[option] = kind end
+  end
+  for name, value in pairs(opts or {}) do
+    if not known[name] then refuse_unknown(name, known) end
+    value = check_one(name, value, known[name])
+    for transport_name, transport in pairs(transports.by_name) do
+      if transport.handler and transport.handler[name] then settings[transport_name][name] = value end
+    end
+  end
+  return settings
+end
+
 return {
-  client = client, client_from_text = client_from_text, listener = listener, client_types = client_types,
-  nearest = nearest, CLIENT = CLIENT,
+  client = client, client_from_text = client_from_text, listener = listener, handler = handler,
+  client_types = client_types, nearest = nearest, CLIENT = CLIENT,
 }

@@ -5,11 +5,14 @@ local context = require("perigee.context")
 local core = require("perigee.core")
 local entry = require("perigee.entry")
 local errors = require("perigee.errors")
+local headers_of = require("perigee.headers")
 local link = require("perigee.link")
 local log = require("perigee.log")
 local promise = require("perigee.promise")
 local registry = require("perigee.registry")
 local scheduler = require("perigee.scheduler")
+local transports = require("perigee.transports")
+local url_of = require("perigee.url")
 
 local SLOTS = core.SLOTS -- number % SLOTS is the slot: a small index, used again
 local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
@@ -21,6 +24,8 @@ local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERRO
 ---@field private core perigee.core.server
 ---@field private running table<integer, perigee.ServerCall> requests by number, until answered
 ---@field private events table<perigee.Promise, perigee.Generation> event handlers still running
+---@field private subscribed? perigee.Handler[] of a broker: in the order of the subscriptions
+---@field private started? perigee.Promise of a broker: settles when it has taken the first ones
 local Server = {}
 Server.__index = Server
 Server.__name = "perigee.server"
@@ -125,10 +130,10 @@ local function function_of(handler)
   return function(data, ctx) return run_all(data, ctx, handler.all) end
 end
 
-local function context_of(self, req, pattern, data, metadata)
+local function context_of(self, req, pattern, data, metadata, channel, headers)
   return context.new({
     transport = self.transport, server = self.core, req = req, cancelled = false,
-    pattern_json = pattern, data_json = data, metadata_json = metadata,
+    pattern_json = pattern, data_json = data, metadata_json = metadata, pattern = channel, headers = headers,
   })
 end
 
@@ -143,8 +148,8 @@ function Call:ended(ok, result)
   self.work = entry.observe(self, result)
 end
 
-function Server:request(handler, req, pattern, data, metadata)
-  local ctx = context_of(self, req, pattern, data, metadata)
+function Server:request(handler, req, pattern, data, metadata, channel, headers)
+  local ctx = context_of(self, req, pattern, data, metadata, channel, headers)
   local call = setmetatable({
     server = self, req = req, handler = handler, ctx = ctx, closed = false, work = false,
   }, Call)
@@ -174,24 +179,40 @@ local function event_over(self, work)
   if next(self.events) == nil and self.on_idle then self.on_idle() end
 end
 
-local function run_event(self, shown, one, data, ctx)
+local function run_event(self, shown, one, data, ctx, on_end)
   local work = promise.bare()
   self.events[work] = one.owner
   promise.observe(work, { of = work, settle = function(_, ok, err)
     event_over(self, work)
     if not ok then log.failure("event " .. shown, err) end
+    if on_end then on_end(ok) end
   end })
   promise.run(work, one.fn, data, ctx)
 end
 
-function Server:event(handler, pattern, data, metadata)
-  local ctx = context_of(self, nil, pattern, data, metadata)
+-- A broker that wants to know is told when all handlers have ended: well, or not.
+local function settler(self, req, count)
+  local good = true
+  return function(ok)
+    good, count = good and ok, count - 1
+    if count == 0 then self.core:settle(req, good) end
+  end
+end
+
+function Server:event(handler, req, pattern, data, metadata, channel, headers)
+  local ctx = context_of(self, nil, pattern, data, metadata, channel, headers)
   ctx.is_event = true
   ctx.peer = self.core:peer() -- it may leave before the handler asks
+  local all = handler.all or { { fn = handler.fn, owner = next(handler.owners) } }
   local value, message = decode(data)
-  if message then return log.error("event %s: %s", handler.shown, message) end
-  for _, one in ipairs(handler.all or { { fn = handler.fn, owner = next(handler.owners) } }) do
-    run_event(self, handler.shown, one, value, ctx)
+  if message then
+    log.error("event %s: %s", handler.shown, message)
+    if req then self.core:settle(req, false) end
+    return
+  end
+  local on_end = req and settler(self, req, #all)
+  for _, one in ipairs(all) do
+    run_event(self, handler.shown, one, value, ctx, on_end)
   end
 end
 
@@ -205,17 +226,33 @@ local function event_sent(shown, kind, code, message)
   if kind == FAIL then log.warn("event %s was not passed on: %s: %s", shown, code, message) end
 end
 
--- Untouched, and without Lua where the client's wire is the core's own.
-function Server:forward(handler, req, pattern, data, metadata)
+-- Untouched, and without Lua where the client's wire is the core's own. An event whose broker wants a word goes the
+-- long way, which knows when it has been handed on.
+function Server:forward(handler, req, pattern, data, metadata, channel, headers, is_event)
   local to, timeout = registry.direct(handler.client)
-  if not to then
-    if req then return self:request(handler, req, pattern, data, metadata) end
-    return self:event(handler, pattern, data, metadata)
+  if not to or is_event then
+    if req and not is_event then return self:request(handler, req, pattern, data, metadata, channel, headers) end
+    return self:event(handler, req, pattern, data, metadata, channel, headers)
   end
-  local other = handler.to or pattern
-  if req then return self.core:forward(req, to, other, data or "null", timeout, metadata) end
-  local ok, code, message = to:emit(other, slice(data or "null"), handler.shown, event_sent, slice(metadata))
+  local other, flat = handler.to or pattern, headers and headers_of.flatten(headers)
+  if req then return self.core:forward(req, to, other, data or "null", timeout, metadata, flat) end
+  local ok, code, message = to:emit(other, slice(data or "null"), handler.shown, event_sent, slice(metadata), nil, flat,
+    nil, timeout)
   if not ok then event_sent(handler.shown, FAIL, code, message) end
+end
+
+local function run(self, handler, req, pattern, data, metadata, channel, headers, is_event)
+  if handler.direct then
+    return self:forward(handler, req, pattern, data, metadata, channel, headers, is_event)
+  end
+  if req and not is_event then return self:request(handler, req, pattern, data, metadata, channel, headers) end
+  return self:event(handler, req, pattern, data, metadata, channel, headers)
+end
+
+--- From a broker: the subscription it came by decides which handler runs.
+function Server:deliver(req, pattern, data, metadata, index, channel, headers, is_event)
+  local handler = self.subscribed[index]
+  return run(self, handler, req, pattern, data, metadata, channel, headers, is_event)
 end
 
 function Server:receive(req, pattern, data, metadata)
@@ -225,9 +262,7 @@ function Server:receive(req, pattern, data, metadata)
     return log.warn("There is no matching event handler defined in the remote service. Event pattern: %s",
       tostring(pattern))
   end
-  if handler.direct then return self:forward(handler, req, pattern, data, metadata) end
-  if req then return self:request(handler, req, pattern, data, metadata) end
-  return self:event(handler, pattern, data, metadata)
+  return run(self, handler, req, pattern, data, metadata)
 end
 
 --- Life ---------------------------------------------------------------------------------------------------------
@@ -238,28 +273,72 @@ local function core_closed(self)
   self.on_idle = function() promise.resolve(self.closed, nil) end
 end
 
---- Listens. Raises LISTEN_FAILED.
+-- What has become of the connection to a broker.
+local function on_status(self, status, code, message)
+  if status == "ready" then
+    promise.resolve(self.started, nil)
+  elseif status == "failed" then
+    promise.reject(self.started, errors.make(code, message))
+  elseif status == "lost" then
+    log.warn("%s: the connection was lost (%s); reconnecting", self.shown, message)
+  else
+    log.info("%s: connected again", self.shown)
+  end
+end
+
+-- Asks a broker for what the handlers hear, and for nothing else any more. Raises INVALID_OPTION.
+local function subscribe(self, handlers)
+  local list = handlers:subscriptions()
+  local ok, code, message = self.core:subscribe(list)
+  if not ok then error(errors.make(code, message), 0) end
+  self.subscribed = {}
+  for i, entry_of in ipairs(list) do self.subscribed[i] = entry_of.handler end
+end
+
+--- Listens. Raises LISTEN_FAILED, and what `subscribe` does. Over a broker it is not ready before `started` settles.
 ---@param handlers perigee.Handlers
 ---@param options perigee.ListenerOptions
 ---@return perigee.MessageServer
 local function open(handlers, options)
   local self = setmetatable({
     handlers = handlers, transport = options.transport, running = {}, events = {}, closed = promise.pending(),
+    shown = url_of.redact(options.url),
   }, Server)
+  local is_broker = transports.by_name[options.transport].is_broker
   local server, code, message = core.server(options.core, {
-    on_message = function(...) return self:receive(...) end,
+    on_message = is_broker and function(...) return self:deliver(...) end or function(...) return self:receive(...) end,
+    on_status = function(...) return on_status(self, ...) end,
     on_gone = function(req) return self:gone(req) end,
     on_close = function() return core_closed(self) end,
     on_fault = function(fault, peer) log.warn("%s: %s", peer, fault) end,
   })
   if not server then error(errors.make(code, message), 0) end
   self.core = server
+  if not is_broker then return self end
+  self.started = promise.pending()
+  local ok, err = pcall(subscribe, self, handlers)
+  if not ok then
+    server:close()
+    error(err, 0)
+  end
   return self
 end
 
---- From the next packet on; what runs goes on as it began.
+--- Raises what `use` could not do.
 ---@param handlers perigee.Handlers
-function Server:use(handlers) self.handlers = handlers end
+function Server:check(handlers)
+  if not self.subscribed then return end
+  local ok, code, message = self.core:subscribe(handlers:subscriptions(), true)
+  if not ok then error(errors.make(code, message), 0) end
+end
+
+--- From the next packet on; what runs goes on as it began. Over a broker: subscribes what is new, and nothing else any
+--- more.
+---@param handlers perigee.Handlers
+function Server:use(handlers)
+  self.handlers = handlers
+  if self.subscribed then subscribe(self, handlers) end
+end
 
 --- No new peers while held.
 ---@param held boolean

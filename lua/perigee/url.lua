@@ -6,6 +6,9 @@
 ---@field opaque? string what follows "scheme:" without "//", percent-decoded; then there is no host
 ---@field host? string without brackets, nil when empty
 ---@field port? string as written
+---@field user? string percent-decoded; a lone one may be a token
+---@field pass? string
+---@field hosts? { host: string, port: string? }[] more than one, divided by commas; the first is host and port
 ---@field path string "" when there is none, percent-decoded
 ---@field query table<string, string> percent-decoded; of a repeated name the last one
 
@@ -27,6 +30,33 @@ local function split_authority(authority)
   local port = rest:match("^:(%d+)$")
   if not port then return nil end
   return host, port
+end
+
+-- "user:pass@" or "token@" before the hosts.
+local function split_login(url, authority)
+  local login, rest = authority:match("^(.*)@([^@]*)$")
+  if not login then return authority end
+  local user, pass = login:match("^([^:]*):(.*)$")
+  url.user, url.pass = decode(user or login), pass and decode(pass)
+  return rest
+end
+
+-- "a:1,b:2" into url.hosts. Returns what is not a host.
+local function split_hosts(url, authority)
+  if not authority:find(",", 1, true) then
+    local host, port = split_authority(authority)
+    if not host then return authority end
+    if host ~= "" then url.host = host end
+    url.port = port
+    return
+  end
+  url.hosts = {}
+  for item in (authority .. ","):gmatch("([^,]*),") do
+    local host, port = split_authority(item)
+    if not host or host == "" then return item end
+    url.hosts[#url.hosts + 1] = { host = host, port = port }
+  end
+  url.host, url.port = url.hosts[1].host, url.hosts[1].port
 end
 
 local function parse_query(text)
@@ -63,11 +93,16 @@ local function parse(text)
     return url
   end
   url.path = decode(path)
-  local host, port = split_authority(authority)
-  if not host then return nil, ("'%s' is not host or host:port"):format(authority) end
-  if host ~= "" then url.host = host end
-  url.port = port
+  local wrong = split_hosts(url, split_login(url, authority))
+  if wrong then return nil, ("'%s' is not host or host:port"):format(wrong) end
   return url
+end
+
+--- The text without a password or token, for logs and messages.
+---@param text string
+---@return string
+local function redact(text)
+  return (tostring(text):gsub("//[^/@]*@", "//***@"))
 end
 
 --- "host:port", with brackets around IPv6.
@@ -79,4 +114,4 @@ local function authority(host, port)
   return host .. ":" .. tostring(port)
 end
 
-return { parse = parse, authority = authority, decode = decode }
+return { parse = parse, authority = authority, decode = decode, redact = redact }

@@ -2,25 +2,35 @@
 
 ---@class perigee.Transport
 ---@field name string
----@field schemes table<string, { address: "host"|"path"|"name", tls: boolean? }>
+---@field schemes table<string, perigee.Scheme>
+---@field is_broker? boolean its listeners dial, and subscribe what their handlers hear
 ---@field client? table<string, perigee.OptionType>
 ---@field server? table<string, perigee.OptionType>
+---@field handler? table<string, perigee.OptionType> of app:message and app:event; the core's settings of a subscription
+---@field message? table<string, perigee.OptionType> of one send or emit; without it there are no headers either
+---@field prepare? fun(given: table) turns Nest's spellings into the table's, before the check; may raise INVALID_OPTION
 ---@field renamed? table<string, string> options the core calls by another name
+
+---@class perigee.Scheme
+---@field address "host"|"path"|"name"|fun(given: table, url: perigee.Url): string? returns what is wrong with the URL
+---@field tls? boolean
 
 ---@class perigee.OptionType
 ---@field type string key of the checks in options.lua
 ---@field default? any
 ---@field required? boolean
+---@field setting? boolean for the transport in C alone: it stands in `settings`
 
 local list = {
   require("perigee.transports.tcp"),
   require("perigee.transports.local"),
+  require("perigee.transports.nats"),
   require("perigee.transports.http"),
 }
 
 -- Known to Nest and to the contract, not to this version.
 local planned = {
-  redis = "redis", rediss = "redis", nats = "nats", mqtt = "mqtt", mqtts = "mqtt",
+  redis = "redis", rediss = "redis", mqtt = "mqtt", mqtts = "mqtt",
   rmq = "rmq", amqp = "rmq", amqps = "rmq", kafka = "kafka", grpc = "grpc",
 }
 
