@@ -9,6 +9,5 @@ return {
   redis_group = redis.group, -- master, replica, three sentinels
   nats = nats.server,
   nats_cluster = nats.cluster, -- three servers
-  nats_credentials = nats.credentials,
   stop_all = life.stop_all, -- for teardown
 }

@@ -3,6 +3,7 @@
 local cjson = require("cjson")
 local certs = require("spec.support.certs")
 local life = require("spec.support.broker_life")
+local nest = require("spec.support.nest")
 local tcp = require("spec.support.tcp")
 
 local nats = {}
@@ -22,7 +23,16 @@ local function authorization(options)
   if options.user then
     return ("authorization { user: %s, password: %s }"):format(quote(options.user), quote(options.pass))
   end
-  if options.nkey then return ("authorization { users: [ { nkey: %s } ] }"):format(options.nkey) end
+end
+
+-- Logins by key: the server's lines.
+local function key_lines(login, keys)
+  if login == "nkey" then return { ("authorization { users: [ { nkey: %s } ] }"):format(keys.nkey) } end
+  return {
+    "operator: " .. keys.operator,
+    "resolver: MEMORY",
+    ("resolver_preload { %s: %s }"):format(keys.account, keys.account_jwt),
+  }
 end
 
 local function config_lines(dir, port, options)
@@ -32,11 +42,7 @@ local function config_lines(dir, port, options)
   add(authorization(options))
   if options.jetstream then add(("jetstream { store_dir: %s }"):format(quote(dir .. "/jetstream"))) end
   if options.max_payload then add("max_payload: " .. options.max_payload) end
-  if options.operator then
-    add("operator: " .. options.operator)
-    add("resolver: MEMORY")
-    add(("resolver_preload { %s: %s }"):format(options.account, options.account_jwt))
-  end
+  for _, line in ipairs(options.login and key_lines(options.login, options.keys) or {}) do add(line) end
   for _, line in ipairs(options.config or {}) do add(line) end
   return lines
 end
@@ -52,7 +58,7 @@ local function make_server(options)
   end
 end
 
-local function login(options)
+local function url_login(options)
   if options.token then return options.token .. "@" end
   return options.user and options.user .. ":" .. options.pass .. "@" or ""
 end
@@ -62,10 +68,7 @@ end
 ---@field user? string
 ---@field pass? string
 ---@field token? string
----@field nkey? string the public key of the one user
----@field operator? string an operator's JWT; account and account_jwt beside it (nats.credentials)
----@field account? string
----@field account_jwt? string
+---@field login? "nkey"|"creds" by key: the broker's `seed`, or its `creds`, a file's name
 ---@field tls? boolean|"mutual" certificates of spec.support.certs; "mutual" asks clients for theirs
 ---@field jetstream? boolean
 ---@field max_payload? integer
@@ -73,9 +76,11 @@ end
 ---@param options? spec.NatsOptions
 ---@return spec.Broker
 function nats.server(options)
-  options = options or {}
-  local broker = life.launch(make_server(options))
-  broker.url = ("nats://%s%s:%d"):format(login(options), broker.host, broker.port)
+  local keys = options and options.login and nest.output("nats_keys.js")
+  options = setmetatable({ keys = keys }, { __index = options })
+  local broker = life.launch(make_server(options), { seed = keys and keys.seed })
+  if keys then broker.creds = life.write_file(broker.dir .. "/user.creds", keys.creds) end
+  broker.url = ("nats://%s%s:%d"):format(url_login(options), broker.host, broker.port)
   return broker
 end
 

@@ -49,6 +49,15 @@ function nest.gateway(options)
   return start_server("gateway.js", options)
 end
 
+--- What a script of spec/peers prints, JSON in one line.
+---@return any
+function nest.output(script, options)
+  local child = start(script, options)
+  local line = child:line(nil, START_MS)
+  child:wait()
+  return cjson.decode(line)
+end
+
 ---@class spec.NestClient
 ---@field private process spec.Process
 ---@field private outcomes table<integer, table>
