@@ -49,6 +49,8 @@ local function read(self, ms)
     message = parse(self.peer:read_line(ms))
     if message.op == "PING" then self.peer:write("PONG\r\n") end
   until message.op ~= "PING"
+  if message.op == "SUB" then self.subscriptions[message.sid] = message.subject end
+  if message.op == "UNSUB" then self.subscriptions[message.sid] = nil end
   if message.size then
     local body = self.peer:read(message.size + 2, ms):sub(1, -3)
     message.headers = message.header_size > 0 and body:sub(1, message.header_size) or nil
@@ -61,6 +63,32 @@ end
 ---@return spec.NatsMessage
 function Peer:read(ms)
   return table.remove(self.kept, 1) or read(self, ms)
+end
+
+local function matches(pattern, subject)
+  if pattern:sub(-1) == ">" then return subject:sub(1, #pattern - 1) == pattern:sub(1, -2) end
+  if pattern:sub(-1) ~= "*" then return subject == pattern end
+  local stem = pattern:sub(1, -2)
+  return subject:sub(1, #stem) == stem and not subject:find(".", #stem + 1, true)
+end
+
+--- As a server: delivers to the client's subscriptions of a subject, as those read so far.
+---@return integer n how many there are
+function Peer:route(subject, payload, options)
+  local n = 0
+  for sid, pattern in pairs(self.subscriptions) do
+    if matches(pattern, subject) then
+      n = n + 1
+      self:deliver(sid, subject, payload, options)
+    end
+  end
+  return n
+end
+
+--- As a server: the next message the client publishes.
+---@return spec.NatsMessage
+function Peer:read_published(ms)
+  return self:read_op("PUB$", ms)
 end
 
 --- The next message of this kind; what comes before it is dropped.
@@ -136,7 +164,7 @@ local nats = {}
 ---@param login? table members of CONNECT
 ---@return spec.NatsPeer
 function nats.connect(port, login)
-  local self = setmetatable({ peer = tcp.connect(port), kept = {} }, Peer)
+  local self = setmetatable({ peer = tcp.connect(port), kept = {}, subscriptions = {} }, Peer)
   self:read_op("^INFO")
   local connect = { verbose = false, pedantic = false, headers = true, no_responders = true, protocol = 1 }
   for name, value in pairs(login or {}) do connect[name] = value end
@@ -150,7 +178,7 @@ end
 ---@param info? table members of INFO
 ---@return spec.NatsPeer
 function nats.accept(server, info, ms)
-  local self = setmetatable({ peer = server:accept(ms), kept = {} }, Peer)
+  local self = setmetatable({ peer = server:accept(ms), kept = {}, subscriptions = {} }, Peer)
   local all = {
     server_id = "SPEC", version = "2.10.0", proto = 1, headers = true, max_payload = 1048576,
     host = "127.0.0.1", port = server.port,
