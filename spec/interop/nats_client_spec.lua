@@ -460,22 +460,35 @@ describe("perigee as a NATS client", function()
     end
 
     it("NAT-14 tells disconnected, reconnecting, connected; pending calls fail at once (Nest: survive)", function()
+      local told = { "connected", "disconnected", "reconnecting", "connected" }
+      nest_client:run("options", {
+        transport = "nats", servers = own.url, reconnectTimeWait = 50, reconnectJitter = 0,
+      })
+      nest_client:run("connect")
+      own:restart()
+      assert.same(told, (nest_client:run("status", #told)))
+
       local client = connect_to(own.port)
-      local told = states_of(client)
-      assert.equal(1, client:send("echo", 1):await())
+      local states = states_of(client)
+      client:connect():await()
       local seen = watch(client:send("never", 1, { timeout = 60000 }))
+      client:emit("event", 1):await() -- behind the request on the wire
       own:kill()
       finish(seen)
       assert.equal("CONNECTION_CLOSED", seen.error.code)
       own:start()
       await_state(client, "connected")
-      assert.same({ "connected", "disconnected", "reconnecting", "connected" }, told)
+      assert.same(told, states)
     end)
 
-    it("NAT-15 fails a call while down, and answers after the server is back", function()
+    it("NAT-15 fails a call while the server is down", function()
+      nest_client:run("options", { transport = "nats", servers = own.url, reconnectTimeWait = 50, reconnectJitter = 0 })
+      nest_client:run("connect")
       local client = connect_to(own.port)
       client:connect():await()
       own:kill()
+      nest_client:run("status", 3) -- disconnected, and reconnecting
+      assert.equal("Error: Connection lost. Trying to reconnect...", select(2, nest_client:send("echo", 1)))
       loop.wait_until(function() return client:status().state ~= "connected" end, nil, "a change of status")
       local err = failure(client:send("echo", 1))
       assert.truthy(err.code == "CONNECT_FAILED" or err.code == "CONNECTION_CLOSED", err.code)

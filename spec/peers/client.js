@@ -5,7 +5,7 @@
 //   {"id":2,"op":"send","pattern":"bad","data":1}    -> {"id":2,"values":[],"error":{...}}
 //   {"id":3,"op":"send",...,"live":true}             -> {"id":3,"value":1} for each value before that, {"id":3,"values":[...]}
 // ops: send, emit (headers = those of a NATS record), connect, close, cancel (of = the id of a send),
-// metadata (data = what the dispatch hook adds), status, pending, options.
+// metadata (data = what the dispatch hook adds), status (data = how many to wait for), pending, options.
 // An undefined value is told as {"undefined":true}. Prints "ready" first.
 import { ClientProxyFactory, NatsRecordBuilder } from '@nestjs/microservices';
 import { createInterface } from 'node:readline';
@@ -16,12 +16,22 @@ Logger.overrideLogger(logger);
 
 const running = new Map(); // id -> Subscription
 const seen = []; // statuses since the client was made
+let waiting = []; // for how many of them
 let client;
 
 function open(chosen) {
   client = ClientProxyFactory.create(transportOptions(chosen));
   seen.length = 0;
-  client.status.subscribe((status) => seen.push(status));
+  client.status.subscribe((status) => {
+    seen.push(status);
+    tellStatuses();
+  });
+}
+
+function tellStatuses() {
+  const due = waiting.filter(({ n }) => seen.length >= n);
+  waiting = waiting.filter(({ n }) => seen.length < n);
+  for (const { id } of due) say({ id, values: [...seen] });
 }
 
 const told = (value) => (value === undefined ? { undefined: true } : value);
@@ -80,7 +90,10 @@ const ops = {
     });
     say({ id, values: [] });
   },
-  status: ({ id }) => say({ id, values: [...seen] }),
+  status({ id, data: n = 0 }) {
+    waiting.push({ id, n });
+    tellStatuses();
+  },
   pending: ({ id }) => say({ id, values: [client.routingMap.size] }),
   async options({ id, data }) {
     await client.close();

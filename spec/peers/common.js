@@ -26,9 +26,11 @@ export const natsPackage = () => createRequire(import.meta.url)('@nats-io/transp
 const read = (file) => file && readFileSync(file);
 
 /** Node's TLS options from `{ca, cert, key}` given as file names. */
-function tlsOptions({ ca, cert, key, ...rest }) {
+export function tlsOptions({ ca, cert, key, ...rest }) {
   return { ...rest, ca: read(ca), cert: read(cert), key: read(key) };
 }
+
+const natsTlsOptions = ({ ca, cert, key, ...rest }) => ({ ...rest, caFile: ca, certFile: cert, keyFile: key });
 
 /** The NATS client's options: `creds` is a file's name, `nkey` a seed. */
 function natsOptions({ creds, nkey, tls, ...rest }) {
@@ -39,7 +41,7 @@ function natsOptions({ creds, nkey, tls, ...rest }) {
   return {
     ...rest,
     ...(authenticator && { authenticator }),
-    ...(tls && { tls: { caFile: tls.ca, certFile: tls.cert, keyFile: tls.key } }),
+    ...(tls && { tls: natsTlsOptions(tls) }),
   };
 }
 

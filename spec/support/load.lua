@@ -17,7 +17,8 @@ Load.__index = Load
 local function call(self, pattern, timeout)
   self.asked = self.asked + 1
   local token, began = self.asked, uv.hrtime()
-  local ok, got = pcall(function() return self.client:send(pattern, { token = token }, { timeout = timeout }):await() end)
+  local reply = self.client:send(pattern, { token = token }, { timeout = timeout })
+  local ok, got = pcall(reply.await, reply)
   local ms = (uv.hrtime() - began) / 1e6
   if ms > timeout + SLACK_MS then table.insert(self.wrong, ("a call of %d ms"):format(ms)) end
   if ok then

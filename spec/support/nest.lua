@@ -49,6 +49,13 @@ function nest.gateway(options)
   return start_server("gateway.js", options)
 end
 
+--- A TLS end before the plain server at port `to`; `tls` takes file names.
+---@param options { to: integer, tls: table }
+---@return spec.NestServer
+function nest.tls_relay(options)
+  return start_server("relay.js", options)
+end
+
 --- What a script of spec/peers prints, JSON in one line.
 ---@return any
 function nest.output(script, options)
