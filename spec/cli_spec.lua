@@ -251,7 +251,7 @@ return app
     ["an unknown option"] = { "app:clients({ { name = 'B', hots = 'x' } })", "INVALID_OPTION: unknown option 'hots'" },
     ["a fault"] = { "local x = nil + 1", "SCRIPT: " },
     ["a bad listener"] = { "app:listen('ftp://x')", "INVALID_OPTION: bad URL 'ftp://x'" },
-    ["a transport of later"] = { "app:listen('nats://localhost')", "UNSUPPORTED: " },
+    ["a transport of later"] = { "app:listen('mqtt://localhost')", "UNSUPPORTED: " },
     ["two routes for one thing"] = { "app:get('/a/:y', print)", "INVALID_OPTION: GET /a/:y at " },
     ["two handlers for one pattern"] = { "app:message('m', print)", "INVALID_OPTION: a handler for m at " },
     ["a token nobody registered"] = { "app:inject('Z')", "nothing is registered as 'Z' (known: A)" },

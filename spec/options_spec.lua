@@ -82,10 +82,10 @@ describe("options of a client", function()
   end)
 
   it("say which transports this version lacks", function()
-    for _, name in ipairs({ "redis", "nats", "mqtt", "rmq", "kafka", "grpc" }) do
+    for _, name in ipairs({ "redis", "mqtt", "rmq", "kafka", "grpc" }) do
       assert.are.equal("UNSUPPORTED", (refusal(options.client, { transport = name })))
     end
-    for _, text in ipairs({ "rediss://h", "amqps://h", "mqtts://h", "nats://h:4222" }) do
+    for _, text in ipairs({ "rediss://h", "amqps://h", "mqtts://h" }) do
       assert.are.equal("UNSUPPORTED", (refusal(options.client, text)))
     end
   end)
@@ -134,6 +134,8 @@ describe("a client's URL", function()
     refused("bad URL 'unix:': the path is missing", options.client, "unix:")
     refused("bad URL 'local://h/x': a host has no meaning here", options.client, "local://h/x")
     refused("bad URL 'tcp://h?ca=x': 'ca' is for TLS only", options.client, "tcp://h?ca=x")
+    refused("bad URL 'tcp://***@h': a user or a password has no meaning here", options.client, "tcp://u:p@h")
+    refused("bad URL 'tcp://a,b': one host is enough", options.client, "tcp://a,b")
     refused("unknown option 'ports' (did you mean 'port'?)", options.client, "tcp://h?ports=1")
     refused('option \'connections\' must be a number, not "two"', options.client, "tcp://h?connections=two")
     assert.are.equal("INVALID_OPTION", (refusal(options.client, "tcp://h:99999")))
@@ -171,6 +173,6 @@ describe("options of a listener", function()
   it("are checked like a client's", function()
     refused("unknown option 'max_body_byte' (did you mean 'max_body_bytes'?)", options.listener, "http://h:1",
       { max_body_byte = 1 })
-    assert.are.equal("UNSUPPORTED", (refusal(options.listener, "nats://h:1")))
+    assert.are.equal("UNSUPPORTED", (refusal(options.listener, "mqtt://h:1")))
   end)
 end)

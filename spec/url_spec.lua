@@ -35,7 +35,7 @@ describe("url", function()
   for name, text in pairs({
     ["no scheme"] = "localhost", ["a space"] = "tcp://a b", ["a fragment"] = "tcp://a#b",
     ["IPv6 without brackets"] = "tcp://::1:80", ["a port that is no number"] = "tcp://a:http",
-    ["user information"] = "tcp://u:p@host:1", ["a broken query"] = "tcp://a?x", ["nothing"] = "",
+    ["an empty host among several"] = "nats://a,,b", ["a broken query"] = "tcp://a?x", ["nothing"] = "",
     ["a control character"] = "tcp://a\n:1", ["too much"] = "tcp://" .. ("a"):rep(9000),
   }) do
     it("refuses " .. name, function()
@@ -44,4 +44,17 @@ describe("url", function()
       assert.is_string(message)
     end)
   end
+
+  it("takes a user, a password, a token and several hosts apart", function()
+    local one = url.parse("nats://u%40x:p:q@h:1")
+    assert.are.same({ "u@x", "p:q", "h", "1" }, { one.user, one.pass, one.host, one.port })
+    local two = url.parse("nats://secret@a:1,[::1]:2,c")
+    assert.are.same({ "secret", nil, "a", "1" }, { two.user, two.pass, two.host, two.port })
+    assert.are.same({ { host = "a", port = "1" }, { host = "::1", port = "2" }, { host = "c" } }, two.hosts)
+  end)
+
+  it("hides what must not be read in a log", function()
+    assert.are.equal("nats://***@a:1,b/x@y", url.redact("nats://u:p@a:1,b/x@y"))
+    assert.are.equal("tcp://a:1", url.redact("tcp://a:1"))
+  end)
 end)

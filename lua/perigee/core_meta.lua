@@ -125,20 +125,26 @@ local client = {}
 ---@return integer? call
 ---@return string? code
 ---@return string? message
-function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata) end
+---@param _ any what custom wires take the pattern from
+---@param headers string[]? flat: name, value, ...
+---@param options string[]? of this message, flat likewise
+function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers, options) end
 
 ---Sends an event. done: it was handed to the wire; else on_packet(observer, END) or (observer, FAIL, code, message)
 ---follows.
 ---@return boolean? ok
 ---@return boolean|string done or code
 ---@return string? message
-function client:emit(pattern, data, observer, on_packet, metadata) end
+---@param timeout_ms number|false? of a broker's acknowledgement, where one is waited for
+function client:emit(pattern, data, observer, on_packet, metadata, _, headers, options, timeout_ms) end
 
 ---For custom serialisers: send and emit of a packet made elsewhere; make(id) returns the value for the wire, id is nil
 ---for an event. Results and callbacks as those of send and emit.
 ---@param make fun(id: string?): any
-function client:send_made(make, observer, on_packet, timeout_ms, deadline_ms) end
-function client:emit_made(make, observer, on_packet) end
+---pattern: JSON text.
+---@param make fun(id: string?): any
+function client:send_made(make, observer, on_packet, timeout_ms, deadline_ms, pattern, headers, options) end
+function client:emit_made(make, observer, on_packet, pattern, headers, options, timeout_ms) end
 
 ---For custom deserialisers (option raw_packets: on_event("packet", text)): who waits for that id; last ends the call.
 ---@param id string
@@ -160,7 +166,7 @@ function client:connect(observer, on_packet) end
 ---Fails what is pending with CONNECTION_CLOSED; on_done() after the last handle has closed.
 function client:close(on_done) end
 
----@return { state: string, hosts: { address: string, state: string, pending: integer, connections: integer }[], late_replies: integer }
+---@return { state: string, hosts: { address: string, state: string, pending: integer, connections: integer }[], late_replies: integer, waiting: integer, waiting_bytes: integer, dropped_events: integer, reconnects: integer }
 function client:status() end
 
 ---Requests in flight that were passed on without Lua.
@@ -195,12 +201,13 @@ core.SLOTS = 0 ---@type integer
 ---@field on_gone fun(req: integer) the peer left before the answer was complete
 ---@field on_close fun() after close or drain: everything is closed
 ---@field on_fault fun(message: string, peer: string) a peer was cut for breaking the protocol
+---@field on_status? fun(status: "ready"|"failed"|"lost"|"reconnected", code: string, message: string) over a broker; on_message then has more: subscription, channel, headers (a table), is_event
 
----Binds and listens at once.
+---Binds and listens at once; over a broker it dials, and ready is false until on_status says so.
 ---@param options perigee.core.server_options
 ---@param events perigee.core.server_events
 ---@return perigee.core.server?
----@return string? code
+---@return boolean|string ready or code
 ---@return string? message "listen EADDRINUSE 127.0.0.1:3000"
 function core.server(options, events) end
 
@@ -226,7 +233,18 @@ function server:no_handler(req) end
 ---@param data string JSON text
 ---@param timeout_ms number|false
 ---@param metadata string? JSON text
-function server:forward(req, to, pattern, data, timeout_ms, metadata) end
+---@param headers string[]? flat: name, value, ...
+function server:forward(req, to, pattern, data, timeout_ms, metadata, headers) end
+
+---Over a broker: what is heard from now on, the whole list; on_message tells the place in it.
+---@param list { route: string, settings: table<string, any>? }[]
+---@return boolean? ok
+---@return string? code
+---@return string? message
+function server:subscribe(list) end
+---The word about an event whose broker wants one: handled, or not.
+---@param ok boolean
+function server:settle(req, ok) end
 
 ---@param req integer? nil: of the message being delivered, inside on_message
 ---@return string address
