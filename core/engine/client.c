@@ -175,16 +175,6 @@ static struct pge_call *acquire(struct pge_client *client, const struct pge_call
     return call;
 }
 
-/* Why there is no connection; in Nest's words where one was lost (nest-wire 1.13). */
-static int give_up_offline(struct pge_failure *why, const struct pge_pool *pool) {
-    why->fault = PGE_CONNECT_FAILED;
-    bool was_lost = pool->was_ready && pool->options.transport->broker;
-    snprintf(why->message, sizeof why->message, "%s%.200s%s",
-             was_lost ? "Connection lost. Trying to reconnect... (" : "", pool->last_error,
-             was_lost ? ")" : "");
-    return -1;
-}
-
 /* Lets a new call wait for a link that is on its way. NULL: it is released. */
 static struct pge_call *send_later(struct pge_call *call, const struct pge_message *m,
                                    struct pge_failure *why) {
@@ -193,7 +183,9 @@ static struct pge_call *send_later(struct pge_call *call, const struct pge_messa
     if (status < 0) {
         give_up_status(why, NULL, status);
     } else if (pge_pool_dial(pool) < 0 && !pge_call_is_patient(call)) {
-        status = give_up_offline(why, pool);
+        status = -1;
+        why->fault = PGE_CONNECT_FAILED;
+        pge_pool_explain(pool, why->message, sizeof why->message);
     }
     if (status < 0) {
         pge_call_release(call);

@@ -97,6 +97,7 @@ static void keep_patient(struct pge_link *link) {
 
 /* Those who wait for a connection only as long as it is being dialled. */
 static void fail_impatient(struct pge_pool *pool) {
+    char why[sizeof pool->last_error];
     struct pge_list failing;
     pge_list_init(&failing);
     for (struct pge_list *n = pool->waiting.next, *next; n != &pool->waiting; n = next) {
@@ -106,7 +107,8 @@ static void fail_impatient(struct pge_pool *pool) {
         pge_list_remove(n);
         pge_list_push(&failing, n);
     }
-    fail_calls(&failing, PGE_CONNECT_FAILED, pool->last_error);
+    pge_pool_explain(pool, why, sizeof why);
+    fail_calls(&failing, PGE_CONNECT_FAILED, why);
 }
 
 struct loss {

@@ -160,6 +160,13 @@ static void on_retry(struct pge_timer *timer) {
     pool->engine->enter(pool->engine, retry, pool);
 }
 
+void pge_pool_explain(const struct pge_pool *pool, char *out, size_t size) {
+    if (pool->was_ready && pool->options.transport->broker)
+        snprintf(out, size, "Connection lost. Trying to reconnect... (%.160s)", pool->last_error);
+    else
+        snprintf(out, size, "%s", pool->last_error);
+}
+
 int pge_pool_dial(struct pge_pool *pool) {
     if (pool->connecting)
         return 0;

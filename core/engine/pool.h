@@ -112,6 +112,8 @@ struct pge_link *pge_pool_pick(struct pge_pool *pool);
 /* Sees to it that a link is on its way. 0, or UV_ECONNREFUSED with pool->last_error: every host
  * failed a moment ago (the pool tries again by itself for calls that wait however long). */
 int pge_pool_dial(struct pge_pool *pool);
+/* Why there is no connection; in Nest's words where a broker's was lost (nest-wire 1.13). */
+void pge_pool_explain(const struct pge_pool *pool, char *out, size_t size);
 /* No call has to wait for a first dial: there was one, and it failed or its link was lost. */
 static inline bool pge_pool_is_offline(const struct pge_pool *pool) {
     return pool->is_offline && !pool->ready;
