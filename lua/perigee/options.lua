@@ -212,13 +212,11 @@ end
 
 -- What only the transport knows goes to it as it is: the core has no names for it.
 local function gather_settings(options, types)
-  for name, value in pairs(options) do
-    if types[name] and types[name].setting then
-      options.settings = options.settings or {}
-      options.settings[name] = value
-    end
+  local settings = {}
+  for name, option in pairs(types) do
+    if option.setting then settings[name], options[name] = options[name], nil end
   end
-  for name in pairs(options.settings or {}) do options[name] = nil end
+  options.settings = next(settings) ~= nil and settings or nil
 end
 
 local function named_transport(name)
