@@ -48,6 +48,11 @@ static int deliver(struct pge_inbound_message *m, struct pge_span id, bool is_re
         if (!m->request)
             return UV_ENOMEM;
         m->is_event = m->request->wants_verdict = wants_verdict;
+        if (wants_verdict && from->body.p &&
+            pge_buf_append(&m->request->held, from->body.p, from->body.n) < 0) {
+            pge_request_release(m->request);
+            return UV_ENOMEM;
+        }
         if (server->pending > server->options.max_requests) {
             pge_request_fail(m->request, PGE_OVERLOADED, "too many requests in progress");
             return 0;

@@ -16,6 +16,7 @@
 #include "net/stream.h"
 
 struct pge_nats_conn;
+struct pge_nats_consumer;
 
 /* What a connection reports to who has it. on_gone is the last, and comes after pge_nats_conn_close
  * only; no other does then. */
@@ -109,8 +110,12 @@ struct pge_nats_peer {
     size_t max_payload;   /* of the server last seen */
     struct pge_buf later; /* replies made while there is no connection */
     struct pge_defer gone;
-    uint64_t taken; /* by connections that are gone */
+    uint64_t taken;                     /* by connections that are gone */
+    struct pge_nats_consumer *consumer; /* owned; NULL: plain subscriptions */
 };
+
+/* PGE_NATS_NONCE_LEN letters and digits. */
+void pge_nats_write_nonce(char *out, uint64_t a, uint64_t b);
 
 /*
  * One message into out. Headers may be empty. The payload is written by write(arg, out). 0, or < 0
@@ -148,6 +153,31 @@ int pge_nats_login(const struct pge_nats_conn *self, struct pge_buf *out, const 
 struct pge_span pge_nats_member(struct pge_json_scan *scan, struct pge_span json, const char *name);
 /* The stream's word on an event ends its call. */
 void pge_nats_stream_ack(struct pge_call *call, struct pge_span payload);
+
+/* ---- nats_consumer.c: peer->consumer, where the listener has the option jetstream ---- */
+
+enum { PGE_NATS_CONSUMER_SID = 1 };
+
+struct pge_nats_consumer *pge_nats_consumer_new(struct pge_nats_peer *peer); /* NULL: no memory */
+void pge_nats_consumer_free(struct pge_nats_consumer *self);                 /* accepts NULL */
+int pge_nats_consumer_hello(struct pge_nats_consumer *self, struct pge_buf *out);
+/* The connection is: pge_peer_up follows, or pge_nats_peer_give_up is called. */
+void pge_nats_consumer_ready(struct pge_nats_consumer *self);
+void pge_nats_consumer_message(struct pge_nats_consumer *self, const struct pge_nats_event *message,
+                               struct pge_headers headers);
+void pge_nats_consumer_settle(struct pge_nats_consumer *self, struct pge_request *request,
+                              enum pge_verdict verdict);
+void pge_nats_consumer_leave(struct pge_nats_consumer *self);
+
+/* ---- nats_peer.c, for the consumer ---- */
+
+/* Out now, or on the next connection. As pge_nats_publish. */
+int pge_nats_peer_publish(struct pge_nats_peer *self, const struct pge_nats_publication *p);
+/* A bare text to where the request's answer goes. */
+void pge_nats_peer_say(struct pge_nats_peer *self, const struct pge_request *request,
+                       struct pge_span text);
+/* The connection is of no use. */
+void pge_nats_peer_give_up(struct pge_nats_peer *self, const char *why);
 
 /* ---- slots ---- */
 

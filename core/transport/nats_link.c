@@ -19,12 +19,17 @@ static struct pge_nats_link *of(struct pge_link *link) {
 
 /* ---- the inbox ---- */
 
-static void write_base62(char *out, int digits, uint64_t value) {
+static void write_base62(char *out, unsigned digits, uint64_t value) {
     static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     while (digits--) {
         out[digits] = letters[value % 62];
         value /= 62;
     }
+}
+
+void pge_nats_write_nonce(char *out, uint64_t a, uint64_t b) {
+    write_base62(out, PGE_NATS_NONCE_LEN / 2, a);
+    write_base62(out + PGE_NATS_NONCE_LEN / 2, PGE_NATS_NONCE_LEN / 2, b);
 }
 
 /* The same after a reconnect, so that answers to what was asked before still arrive. */
@@ -33,8 +38,7 @@ static void name_inbox(struct pge_nats_link *self) {
     const char *prefix = pge_settings_text(&pool->options.settings, "inbox_prefix");
     int n = snprintf(self->inbox, PGE_NATS_PREFIX_MAX, "%s.", prefix ? prefix : "_INBOX");
     char *nonce = self->inbox + n;
-    write_base62(nonce, PGE_NATS_NONCE_LEN / 2, pool->nonce[0]);
-    write_base62(nonce + PGE_NATS_NONCE_LEN / 2, PGE_NATS_NONCE_LEN / 2, pool->nonce[1]);
+    pge_nats_write_nonce(nonce, pool->nonce[0], pool->nonce[1]);
     nonce[PGE_NATS_NONCE_LEN] = '.';
     self->inbox_len = (size_t)n + PGE_NATS_NONCE_LEN + 1;
 }

@@ -79,6 +79,8 @@ static int write_sub(struct pge_nats_peer *self, struct pge_subscription *subscr
 
 int pge_nats_peer_subscribe(struct pge_peer *peer, struct pge_subscription *subscription) {
     struct pge_nats_peer *self = of(peer);
+    if (self->consumer)
+        return 0; /* it looks among the subscriptions for each message */
     int status = write_sub(self, subscription, &self->conn->conn->out);
     return status < 0 ? status : pge_nats_conn_dirty(self->conn);
 }
@@ -95,6 +97,8 @@ void pge_nats_peer_unsubscribe(struct pge_peer *peer, struct pge_subscription *s
 void pge_nats_peer_leave(struct pge_peer *peer) {
     struct pge_nats_peer *self = of(peer);
     struct pge_list *list = &peer->server->subscriptions;
+    if (self->consumer)
+        pge_nats_consumer_leave(self->consumer);
     for (struct pge_list *n = list->next; n != list; n = n->next) {
         const struct pge_subscription *s = container_of(n, struct pge_subscription, node);
         if (s->sid)
@@ -139,6 +143,10 @@ static void on_message(void *owner, const struct pge_nats_event *message) {
         .channel = message->subject,
         .reply_to = message->reply_to,
     };
+    if (self->consumer && message->sid == PGE_NATS_CONSUMER_SID) {
+        pge_nats_consumer_message(self->consumer, message, read_headers(message->headers, headers));
+        return;
+    }
     if (!from.subscription || self->base.is_closing)
         return;
     from.headers = read_headers(message->headers, headers);
@@ -154,6 +162,8 @@ static int on_hello(void *owner, struct pge_buf *out) {
     struct pge_nats_peer *self = owner;
     struct pge_list *list = &self->base.server->subscriptions;
     int status = 0;
+    if (self->consumer)
+        return pge_nats_consumer_hello(self->consumer, out);
     for (struct pge_list *n = list->next; n != list && status == 0; n = n->next)
         status = write_sub(self, container_of(n, struct pge_subscription, node), out);
     return status;
@@ -166,7 +176,10 @@ static void on_ready(void *owner) {
     if (pge_buf_append(out, pge_buf_head(&self->later), pge_buf_len(&self->later)) == 0)
         pge_nats_conn_dirty(self->conn);
     pge_buf_deinit(&self->later);
-    pge_peer_up(&self->base);
+    if (self->consumer)
+        pge_nats_consumer_ready(self->consumer);
+    else
+        pge_peer_up(&self->base);
 }
 
 static void let_go(struct pge_nats_peer *self, bool flush) {
@@ -185,6 +198,10 @@ static void on_lost(void *owner, enum pge_fault fault, const char *text) {
     snprintf(why, sizeof why, "%s", text); /* it may be the connection's own */
     let_go(self, false);
     pge_peer_down(&self->base, fault, why);
+}
+
+void pge_nats_peer_give_up(struct pge_nats_peer *self, const char *why) {
+    on_lost(self, PGE_CONNECT_FAILED, why);
 }
 
 /* Before the first time a refusal is the end: who cannot subscribe all is not to be taken for
@@ -216,6 +233,7 @@ static void on_learnt(void *owner, const char *host, uint16_t port) {
 static void finish(struct pge_nats_peer *self) {
     pge_defer_cancel(&self->gone);
     pge_buf_deinit(&self->later);
+    pge_nats_consumer_free(self->consumer);
     pge_free(self->slots);
     pge_peer_closed(&self->base);
 }
@@ -257,7 +275,11 @@ int pge_nats_peer_dial(struct pge_peer *peer, const struct pge_host_options *at)
     if (!self->gone.on_turn) {
         pge_defer_init(&self->gone, on_gone);
         self->max_payload = PGE_NATS_PUB_MAX;
+        if (pge_settings_text(&o->settings, "js_stream"))
+            self->consumer = pge_nats_consumer_new(self);
     }
+    if (pge_settings_text(&o->settings, "js_stream") && !self->consumer)
+        return UV_ENOMEM;
     self->conn = pge_nats_conn_open(peer->server->engine, &options, &role, self, &status);
     if (!self->conn)
         return status;
@@ -294,8 +316,18 @@ static int write_answer(void *arg, struct pge_buf *out) {
 }
 
 static int write_text(void *arg, struct pge_buf *out) {
-    const char *text = arg;
-    return pge_buf_append(out, text, strlen(text));
+    const struct pge_span *text = arg;
+    return pge_buf_append(out, text->p, text->n);
+}
+
+int pge_nats_peer_publish(struct pge_nats_peer *self, const struct pge_nats_publication *p) {
+    if (is_ready(self)) {
+        int status = pge_nats_publish(&self->conn->conn->out, p);
+        return status < 0 ? status : pge_nats_conn_dirty(self->conn);
+    }
+    if (pge_buf_len(&self->later) > self->base.server->options.max_queued_bytes)
+        return 0;
+    return pge_nats_publish(&self->later, p);
 }
 
 /* To the request's inbox: now, or on the next connection. */
@@ -309,13 +341,7 @@ static int answer_with(struct pge_nats_peer *self, const struct pge_request *req
     };
     if (p.subject.n == 0)
         return 0; /* nobody asked for an answer (nest-wire 4.4) */
-    if (is_ready(self)) {
-        int status = pge_nats_publish(&self->conn->conn->out, &p);
-        return status < 0 ? status : pge_nats_conn_dirty(self->conn);
-    }
-    if (pge_buf_len(&self->later) > self->base.server->options.max_queued_bytes)
-        return 0;
-    return pge_nats_publish(&self->later, &p);
+    return pge_nats_peer_publish(self, &p);
 }
 
 int pge_nats_peer_reply(struct pge_peer *peer, const struct pge_request *request,
@@ -331,8 +357,12 @@ int pge_nats_peer_no_handler(struct pge_peer *peer, const struct pge_request *re
 
 void pge_nats_peer_settle(struct pge_peer *peer, struct pge_request *request,
                           enum pge_verdict verdict) {
-    static char ack[] = "+ACK", nak[] = "-NAK";
-    answer_with(of(peer), request, write_text, verdict == PGE_ACK ? ack : nak);
+    pge_nats_consumer_settle(of(peer)->consumer, request, verdict);
+}
+
+void pge_nats_peer_say(struct pge_nats_peer *self, const struct pge_request *request,
+                       struct pge_span text) {
+    answer_with(self, request, write_text, &text);
 }
 
 /* ---- backpressure ---- */

@@ -72,6 +72,8 @@ struct pge_origin {
     struct pge_span reply_to;                    /* where a reply goes; p NULL: nowhere */
     struct pge_headers headers;
     bool wants_verdict; /* an event that is owed peer_settle; reply_to says where */
+    /* p not NULL: kept for that time in request->held, which such an event has no other use for. */
+    struct pge_span body;
 };
 
 /* What becomes of an event that its broker wants a word about. */
