@@ -242,7 +242,9 @@ describe("nats", function()
 
   describe("who may", function()
     for name, case in pairs({
-      ["user and password NAT-17"] = { { user = "u", pass = "p w" }, { user = "u", pass = "p w" }, { user = "u", pass = "x" } },
+      ["user and password NAT-17"] = {
+        { user = "u", pass = "p w" }, { user = "u", pass = "p w" }, { user = "u", pass = "x" },
+      },
       ["token NAT-17"] = { { token = "t0ken" }, { token = "t0ken" }, { token = "other" } },
     }) do
       it("is told by " .. name, function()
@@ -290,7 +292,8 @@ describe("nats", function()
       serve(url, echo, { tls = { ca = files.ca } })
       local c = client({ transport = "nats", servers = url, tls = { ca = files.ca } })
       assert.are.equal(("x"):rep(300000), c:send("echo", ("x"):rep(300000)):await())
-      local err = failure(client({ transport = "nats", servers = url, tls = { ca = files.stranger_ca } }):send("echo", 1))
+      local other = client({ transport = "nats", servers = url, tls = { ca = files.stranger_ca } })
+      local err = failure(other:send("echo", 1))
       assert.are.equal("CONNECT_FAILED", err.code)
       assert.is_truthy(failure(client(url):send("echo", 1)).message:find("requires TLS", 1, true))
     end)
@@ -305,7 +308,8 @@ describe("nats", function()
       local broker, files = brokers.nats({ tls = "mutual" }), certs.paths()
       local url = "nats://127.0.0.1:" .. broker.port
       local good = { ca = files.ca, cert = files.client_cert, key = files.client_key }
-      assert.are.equal("NO_HANDLER", failure(client({ transport = "nats", servers = url, tls = good }):send("x", 1)).code)
+      local let_in = client({ transport = "nats", servers = url, tls = good })
+      assert.are.equal("NO_HANDLER", failure(let_in:send("x", 1)).code)
       local bad = client({ transport = "nats", servers = url, tls = { ca = files.ca } })
       assert.are.equal("CONNECT_FAILED", failure(bad:send("x", 1)).code)
     end)
@@ -318,7 +322,9 @@ describe("nats", function()
       local server = core.server({
         transport = "nats", hosts = { { host = "127.0.0.1", port = broker.port } }, max_connections = 1,
       }, {
-        on_message = function(_, _, data, _, index, channel) heard[#heard + 1] = index .. ":" .. channel .. ":" .. data end,
+        on_message = function(_, _, data, _, index, channel)
+          heard[#heard + 1] = index .. ":" .. channel .. ":" .. data
+        end,
         on_gone = print, on_fault = print, on_close = function() state = "closed" end,
         on_status = function(status) state = status end,
       })

@@ -310,7 +310,8 @@ describe("nats", function()
   describe("headers", function()
     for what, headers in pairs({
       ["a line feed"] = { a = "x\ny" }, ["a colon in the name"] = { ["a:b"] = "x" }, ["a number"] = { a = 1 },
-      ["an empty list"] = { a = {} }, ["a space in the name"] = { ["a b"] = "x" }, ["too much"] = { a = ("x"):rep(16385) },
+      ["an empty list"] = { a = {} }, ["a space in the name"] = { ["a b"] = "x" },
+      ["too much"] = { a = ("x"):rep(16385) },
     }) do
       it("with " .. what .. " are refused", function()
         assert.are.equal("INVALID_MESSAGE", failure(client(broker.url):send("h", {}, { headers = headers })).code)

@@ -223,7 +223,7 @@ int pge_call_hold(struct pge_call *call, const struct pge_message *m) {
     call->held_metadata = 0;
     int status = hold_part(held, &pattern, &call->held_pattern);
     if (status == 0)
-        status = hold_part(held, call->held_whole ? &packet : &m->data, &call->held_data);
+        status = hold_part(held, m->packet.p ? &packet : &m->data, &call->held_data);
     if (status == 0 && pge_payload_is_set(&m->metadata))
         status = hold_part(held, &m->metadata, &call->held_metadata);
     call->held_headers = m->headers.count;

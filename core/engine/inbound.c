@@ -13,7 +13,7 @@
 static int pattern_of(struct pge_engine *engine, struct pge_span pattern, struct pge_span channel,
                       struct pge_span *out) {
     *out = pattern;
-    if (pattern.n == channel.n + 2 && pattern.p[0] == '"' &&
+    if (pattern.p && pattern.n == channel.n + 2 && pattern.p[0] == '"' &&
         memcmp(pattern.p + 1, channel.p, channel.n) == 0 && !memchr(channel.p, '\\', channel.n))
         return 0;
     struct pge_buf *scratch = &engine->scratch;

@@ -41,6 +41,9 @@ struct pge_endpoint {
     } addr;
     struct pge_tls *tls;     /* borrowed until the op returns; NULL: plain */
     const char *server_name; /* borrowed likewise; what a TLS peer must prove; may be NULL */
+    /* tls, for protocols that begin in the clear: an open conn with nothing unread, which the new
+     * one takes over instead of dialling. NULL: dial. */
+    struct pge_conn *over;
 };
 
 /* What a connection reports upwards. All are always set. */

@@ -267,7 +267,7 @@ static void on_deliver(struct pge_defer *defer) {
     if (self->base.is_open)
         pump(self);
     else
-        inner_events.on_open(self->inner, 0); /* pge_tls_upgrade's */
+        inner_events.on_open(self->inner, 0); /* over an open conn */
 }
 
 static void on_inner_open(struct pge_conn *inner, int status) {
@@ -335,27 +335,14 @@ static int tls_connect(struct pge_conn *conn, const struct pge_endpoint *to) {
     int status = take_session(self, to->tls, to->server_name);
     if (status < 0)
         return status;
-    self->inner = pge_conn_connect(conn->loop, &plain, &inner_events, self, &status);
-    return status;
-}
-
-struct pge_conn *pge_tls_upgrade(struct pge_conn *inner, struct pge_tls *tls, const char *name,
-                                 const struct pge_conn_events *events, void *owner, int *status) {
-    struct pge_conn *conn = pge_conn_new(inner->loop, &pge_stream_tls, status);
-    if (!conn)
-        return NULL;
-    *status = take_session(of(conn), tls, name);
-    if (*status < 0) {
-        pge_conn_close(conn); /* events unset: silent */
-        return NULL;
+    if (!to->over) {
+        self->inner = pge_conn_connect(conn->loop, &plain, &inner_events, self, &status);
+        return status;
     }
-    conn->events = events;
-    conn->owner = owner;
-    of(conn)->inner = inner;
-    inner->events = &inner_events;
-    inner->owner = of(conn);
-    pge_loop_defer(conn->loop, &of(conn)->deliver, PGE_SOON); /* conn holds the loop */
-    return conn;
+    self->inner = to->over;
+    self->inner->events = &inner_events;
+    self->inner->owner = self;
+    return pge_loop_defer(conn->loop, &self->deliver, PGE_SOON);
 }
 
 static int tls_accept(struct pge_listener *listener, struct pge_conn *conn, int fd) {

@@ -7,8 +7,6 @@
 
 #include "base/list.h"
 
-struct pge_conn;
-struct pge_conn_events;
 struct pge_tls;
 struct ssl_st; /* OpenSSL's SSL */
 
@@ -27,14 +25,6 @@ struct pge_tls *pge_tls_new(const struct pge_tls_options *options, bool is_serve
                             size_t why_size);
 struct pge_tls *pge_tls_ref(struct pge_tls *tls);
 void pge_tls_unref(struct pge_tls *tls); /* accepts NULL */
-
-/*
- * For protocols that begin in the clear: a client's TLS over a connection that is open, and has
- * nothing unread. The new conn owns inner and speaks in its place, on_open follows; it does not
- * read yet. NULL: *status says why, inner is as it was. name: as for pge_tls_session.
- */
-struct pge_conn *pge_tls_upgrade(struct pge_conn *inner, struct pge_tls *tls, const char *name,
-                                 const struct pge_conn_events *events, void *owner, int *status);
 
 /* For listener.c: closes a conn found by its node in listener->shaking. */
 void pge_tls_abort(struct pge_list *node);

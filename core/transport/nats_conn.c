@@ -133,9 +133,14 @@ static void start_tls(struct pge_nats_conn *self) {
         lose(self, PGE_CONNECT_FAILED, "bytes before the TLS handshake");
         return;
     }
-    struct pge_conn *conn =
-        pge_tls_upgrade(self->conn, self->options.tls, at->server_name ? at->server_name : at->host,
-                        &events, self, &status);
+    struct pge_endpoint over = {
+        .stream = &pge_stream_tls,
+        .addr = {.sa = {.sa_family = at->path ? AF_UNIX : AF_INET}},
+        .tls = self->options.tls,
+        .server_name = at->server_name ? at->server_name : at->host,
+        .over = self->conn,
+    };
+    struct pge_conn *conn = pge_conn_connect(loop_of(self), &over, &events, self, &status);
     if (!conn) {
         lose(self, PGE_CONNECT_FAILED, uv_strerror(status));
         return;

@@ -55,7 +55,9 @@ local function flatten_jetstream(given)
     end
     local good, expected = option_types.check[JETSTREAM[name]](value)
     if good == nil then fail("option 'jetstream.%s' must be %s", name, expected) end
-    if type(value) == "string" and value:find('["\\]') then fail("option 'jetstream.%s' has a quote or backslash", name) end
+    if type(value) == "string" and value:find('["\\]') then
+      fail("option 'jetstream.%s' has a quote or backslash", name)
+    end
     given["js_" .. name] = value
   end
   for _, name in ipairs({ "stream", "durable" }) do
