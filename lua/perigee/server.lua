@@ -131,10 +131,13 @@ local function function_of(handler)
 end
 
 local function context_of(self, req, pattern, data, metadata, channel, headers)
-  return context.new({
+  local ctx = context.new({
     transport = self.transport, server = self.core, req = req, cancelled = false,
-    pattern_json = pattern, data_json = data, metadata_json = metadata, pattern = channel, headers = headers,
+    pattern_json = pattern, data_json = data, metadata_json = metadata,
   })
+  if channel then ctx.pattern = channel end
+  if headers then ctx.headers = headers end
+  return ctx
 end
 
 local function decode(data)
@@ -262,7 +265,9 @@ function Server:receive(req, pattern, data, metadata)
     return log.warn("There is no matching event handler defined in the remote service. Event pattern: %s",
       tostring(pattern))
   end
-  return run(self, handler, req, pattern, data, metadata)
+  if handler.direct then return self:forward(handler, req, pattern, data, metadata) end
+  if req then return self:request(handler, req, pattern, data, metadata) end
+  return self:event(handler, nil, pattern, data, metadata)
 end
 
 --- Life ---------------------------------------------------------------------------------------------------------
