@@ -435,6 +435,18 @@ describe("perigee as a NATS client", function()
     end)
   end)
 
+  it("speaks TLS before INFO with tls_first, and is not heard without it", function()
+    local files = certs.paths()
+    local relay = nest.tls_relay({ to = server.port, tls = { cert = files.server_cert, key = files.server_key } })
+    local client = connect_to(relay.port, { tls = { ca = files.ca }, tls_first = true })
+    assert.equal("é😀", client:send("echo", "é😀"):await())
+    local late = connect_to(relay.port, { tls = { ca = files.ca }, connect_timeout = 200 })
+    assert.equal("CONNECT_FAILED", failure(late:send("echo", 1)).code)
+    local stranger = connect_to(relay.port, { tls = { ca = files.stranger_ca }, tls_first = true })
+    assert.equal("CONNECT_FAILED", failure(stranger:send("echo", 1)).code)
+    relay.stop()
+  end)
+
   describe("losing the server", function()
     local own, peer
 
