@@ -31,6 +31,12 @@ function machine.start(place, file, args, env)
   return process.start("taskset", line, { env = all }) -- it becomes the program: the pid stays
 end
 
+--- Moves a program that runs already to its place.
+---@param place "measured"|"load"
+function machine.place(place, pid)
+  if pinned then os.execute(("taskset -apc %s %d >/dev/null"):format(PLACES[place], pid)) end
+end
+
 -- `perigee serve` is two processes: its supervisor and the worker that does the work. Both count.
 local function with_children(pid)
   local file = assert(io.open(("/proc/%d/task/%d/children"):format(pid, pid)))

@@ -4,6 +4,7 @@
 -- then load() in every round.
 
 local cjson = require("cjson")
+local brokers = require("spec.bench.brokers")
 local machine = require("spec.bench.machine")
 local proxies = require("spec.bench.proxies")
 local wrk = require("spec.bench.wrk")
@@ -36,6 +37,15 @@ local function before_echo(start)
   end
 end
 
+local function nest_calls(given, options)
+  given.inFlight = options.in_flight
+  return nest("send_client.js", given)
+end
+
+local function perigee_calls(url, options)
+  return perigee({ "run", "spec/bench/send.lua", url, tostring(options.in_flight) })
+end
+
 ---@class bench.Contender
 ---@field row string
 ---@field product string the first of a row is what the others are compared with
@@ -55,14 +65,18 @@ return {
   },
   {
     row = "send > TCP", product = "Nest 12", load = "calls",
-    start = function(port, options)
-      return nest("send_client.js", { port = port, inFlight = options.in_flight })
-    end,
+    start = function(port, options) return nest_calls({ port = port }, options) end,
   },
   {
     row = "send > TCP", product = "perigee", load = "calls",
-    start = function(port, options)
-      return perigee({ "run", "spec/bench/send.lua", tostring(port), tostring(options.in_flight) })
-    end,
+    start = function(port, options) return perigee_calls("tcp://127.0.0.1:" .. port, options) end,
+  },
+  {
+    row = "send > NATS", product = "Nest 12", load = "calls",
+    start = function(_, options) return nest_calls({ transport = "nats", servers = brokers.url("nats") }, options) end,
+  },
+  {
+    row = "send > NATS", product = "perigee", load = "calls",
+    start = function(_, options) return perigee_calls(brokers.url("nats"), options) end,
   },
 }

@@ -2,6 +2,7 @@
 --- the machine does beside hits all of them. See the file `run` for how it is called.
 
 local cjson = require("cjson")
+local broker = require("spec.support.broker")
 local figures = require("spec.bench.table")
 local machine = require("spec.bench.machine")
 local process = require("spec.support.process")
@@ -103,6 +104,7 @@ end
 local ok, err = xpcall(bench, function(fault)
   return type(fault) == "string" and fault or debug.traceback(tostring(fault))
 end)
+broker.stop_all()
 process.stop_all()
 if not ok then
   say("bench: %s", err)

@@ -1,12 +1,12 @@
--- perigee's side of the send row: calls, so many in flight, for as long as it is told to.
+-- perigee's side of the send rows: calls, so many in flight, for as long as it is told to.
 --
---   perigee run spec/bench/send.lua PORT IN_FLIGHT     prints "ready"; to a line of milliseconds it says the calls made
+--   perigee run spec/bench/send.lua URL IN_FLIGHT     prints "ready"; to a line of milliseconds it says the calls made
 
 local perigee = require("perigee")
 local uv = require("luv")
 
-local port, in_flight = ...
-local client = perigee.client("tcp://127.0.0.1:" .. port)
+local url, in_flight = ...
+local client = perigee.client(url)
 local calls, stop_at = 0, 0
 
 local function call_on()

@@ -1,13 +1,13 @@
-// Nest's side of the send row: what send.lua does, by ClientTCP.
+// Nest's side of the send rows: what send.lua does, by ClientTCP or, with a transport, another.
 //
 //   node send_client.js '{"port":3001,"inFlight":64}'   prints "ready"; to a line of milliseconds it says the calls made
-import { ClientProxyFactory, Transport } from '@nestjs/microservices';
+import { ClientProxyFactory } from '@nestjs/microservices';
 import { createInterface } from 'node:readline';
 import { lastValueFrom, timeout } from 'rxjs';
-import { options, say } from './common.js';
+import { options, say, transportOptions } from './common.js';
 
 const { inFlight, ...rest } = options();
-const client = ClientProxyFactory.create({ transport: Transport.TCP, options: { host: '127.0.0.1', ...rest } });
+const client = ClientProxyFactory.create(transportOptions(rest));
 let calls = 0;
 let stopAt = 0;
 
