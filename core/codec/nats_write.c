@@ -105,15 +105,28 @@ size_t pge_nats_pub_size(const struct pge_buf *out, const struct pge_nats_pub *p
     return pge_buf_len(out) - pub->headers;
 }
 
+/* Writes the digits, no NUL. snprintf would be a noticeable part of a small message. */
+static size_t write_digits(char *out, size_t number) {
+    char digits[20];
+    size_t n = sizeof(digits);
+    do {
+        digits[--n] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    memcpy(out, digits + n, sizeof(digits) - n);
+    return sizeof(digits) - n;
+}
+
 int pge_nats_pub_end(struct pge_buf *out, const struct pge_nats_pub *pub) {
-    char text[32];
-    size_t size = pge_nats_pub_size(out, pub), gap = pub->headers - 2 - pub->sizes;
+    char text[48];
+    size_t width = 0, size = pge_nats_pub_size(out, pub), gap = pub->headers - 2 - pub->sizes;
     if (size > PGE_NATS_PUB_MAX)
         return UV_EMSGSIZE;
-    int n = pub->has_headers
-                ? snprintf(text, sizeof(text), "%zu %zu", pub->payload - pub->headers, size)
-                : snprintf(text, sizeof(text), "%zu", size);
-    size_t width = (size_t)n;
+    if (pub->has_headers) {
+        width = write_digits(text, pub->payload - pub->headers);
+        text[width++] = ' ';
+    }
+    width += write_digits(text + width, size);
     if (pge_buf_reserve(out, (width > gap ? width - gap : 0) + 2) != 0)
         return UV_ENOMEM;
     char *at = pge_buf_head(out) + pub->sizes;
