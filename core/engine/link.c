@@ -127,6 +127,7 @@ static void lose_ready(struct loss *loss) {
     pge_list_splice(&calls, &link->calls);
     if (pool->ready == 0) {
         pool->is_offline = true;
+        pool->next_host = (unsigned)(link->host - pool->hosts) + 1; /* the others first */
         tell_status(pool, PGE_CLIENT_DISCONNECTED);
         pge_pool_retry_later(pool);
         if (pge_timer_is_armed(&pool->retry))
