@@ -285,7 +285,7 @@ describe("nats", function()
 
     it("cannot be anything: any_pattern is refused with its place", function()
       local app = perigee.app()
-      app:forward(perigee.any_pattern, perigee.client(broker.url))
+      app:forward(perigee.any_pattern, client(broker.url))
       app:listen(broker.url)
       local err = failure(app:start())
       assert.are.equal("INVALID_OPTION", err.code)

@@ -102,6 +102,15 @@ struct pge_headers pge_lua_headers(lua_State *L, int idx, struct pge_header *at)
 /* Pushes headers as a table: name -> value, or a list of values where a name repeats; nil: none. */
 void pge_push_headers(lua_State *L, struct pge_headers headers);
 
+/* What a server is to hear: { { route =, settings = }, ... }. The routes are the list's. */
+struct pge_lua_wishes {
+    struct pge_wish *at; /* owned */
+    unsigned count;
+};
+/* False: an error was pushed, and there is nothing to free. */
+bool pge_lua_read_wishes(lua_State *L, int idx, struct pge_lua_wishes *out);
+void pge_lua_free_wishes(struct pge_lua_wishes *wishes);
+
 /* Each adds its part to the module table on top of the stack. */
 void pge_lua_digest(lua_State *L);
 void pge_lua_timer(lua_State *L, struct pge_bind *bind);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/alloc.h"
 #include "bind/bind.h"
 #include "bind/lua_json.h"
 #include "engine/relay.h"
@@ -240,55 +239,19 @@ static int server_new(lua_State *L) {
 
 /* ---- subscriptions ---- */
 
-struct wishes {
-    struct pge_wish *at; /* owned */
-    unsigned count;
-};
-
-static void free_wishes(struct wishes *wishes) {
-    for (unsigned i = 0; i < wishes->count; i++)
-        pge_settings_deinit(&wishes->at[i].settings);
-    pge_free(wishes->at);
-}
-
-/* Protected: what raises half-way would leak. Stack: list, wishes. */
-static int read_wishes(lua_State *L) {
-    struct wishes *wishes = lua_touserdata(L, 2);
-    unsigned count = (unsigned)lua_objlen(L, 1);
-    luaL_argcheck(L, count <= PGE_MAX_SUBSCRIPTIONS, 1, "too many subscriptions");
-    wishes->at = pge_calloc(count + 1, sizeof *wishes->at);
-    if (!wishes->at)
-        return luaL_error(L, "not enough memory");
-    for (unsigned i = 0; i < count; i++) {
-        lua_rawgeti(L, 1, (int)i + 1);
-        luaL_checktype(L, -1, LUA_TTABLE);
-        lua_getfield(L, -1, "route");
-        wishes->at[i].route = luaL_checkstring(L, -1);
-        lua_pop(L, 1); /* the entry holds it */
-        wishes->count = i + 1;
-        pge_opt_settings(L, lua_gettop(L), &wishes->at[i].settings);
-        lua_pop(L, 1);
-    }
-    return 0;
-}
-
-/* subscribe({ { route =, settings = }, ... }) */
+/* subscribe({ { route =, settings = }, ... }, only_check) */
 static int server_subscribe(lua_State *L) {
     struct server *s = check(L);
-    struct wishes wishes = {0};
+    struct pge_lua_wishes wishes;
     struct pge_failure why = {0};
-    luaL_checktype(L, 2, LUA_TTABLE);
+    bool is_check = lua_toboolean(L, 3);
     if (!s->server)
         return pge_push_failure(L, PGE_CONNECTION_CLOSED, "the server is closed");
-    lua_pushcfunction(L, read_wishes);
-    lua_pushvalue(L, 2);
-    lua_pushlightuserdata(L, &wishes);
-    if (lua_pcall(L, 2, 0, 0) != 0) {
-        free_wishes(&wishes);
+    if (!pge_lua_read_wishes(L, 2, &wishes))
         return lua_error(L);
-    }
-    int status = pge_server_subscribe(s->server, wishes.at, wishes.count, &why);
-    pge_free(wishes.at); /* their settings were taken */
+    int status = is_check ? pge_server_check_wishes(s->server, wishes.at, wishes.count, &why)
+                          : pge_server_subscribe(s->server, wishes.at, wishes.count, &why);
+    pge_lua_free_wishes(&wishes); /* their settings were taken, if subscribed */
     if (status < 0)
         return pge_push_failure(L, why.fault, why.message);
     lua_pushboolean(L, 1);
@@ -435,11 +398,16 @@ static int server_hold(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"reply", server_reply},     {"no_handler", server_no_handler},
-    {"forward", server_forward}, {"peer", server_peer},
-    {"address", server_address}, {"hold", server_hold},
-    {"subscribe", server_subscribe}, {"settle", server_settle},
-    {"drain", server_drain},     {"close", server_close},
+    {"reply", server_reply},
+    {"no_handler", server_no_handler},
+    {"forward", server_forward},
+    {"peer", server_peer},
+    {"address", server_address},
+    {"hold", server_hold},
+    {"subscribe", server_subscribe},
+    {"settle", server_settle},
+    {"drain", server_drain},
+    {"close", server_close},
     {NULL, NULL},
 };
 

@@ -1,6 +1,8 @@
 /* lua_settings.c - options and headers between Lua tables and the core's lists. */
 #include "bind/bind.h"
 
+#include "base/alloc.h"
+
 void pge_opt_settings(lua_State *L, int idx, struct pge_settings *out) {
     lua_getfield(L, idx, "settings");
     if (lua_isnil(L, -1)) {
@@ -98,4 +100,46 @@ void pge_push_headers(lua_State *L, struct pge_headers headers) {
             add_to_list(L);
         lua_rawset(L, -3);
     }
+}
+
+/* ---- subscriptions ---- */
+
+void pge_lua_free_wishes(struct pge_lua_wishes *wishes) {
+    for (unsigned i = 0; i < wishes->count; i++)
+        pge_settings_deinit(&wishes->at[i].settings);
+    pge_free(wishes->at);
+}
+
+/* Protected: what raises half-way would leak. Stack: list, wishes. */
+static int read_wishes(lua_State *L) {
+    struct pge_lua_wishes *wishes = lua_touserdata(L, 2);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    unsigned count = (unsigned)lua_objlen(L, 1);
+    luaL_argcheck(L, count <= PGE_MAX_SUBSCRIPTIONS, 1, "too many subscriptions");
+    wishes->at = pge_calloc(count + 1, sizeof *wishes->at);
+    if (!wishes->at)
+        return luaL_error(L, "not enough memory");
+    for (unsigned i = 0; i < count; i++) {
+        lua_rawgeti(L, 1, (int)i + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        lua_getfield(L, -1, "route");
+        wishes->at[i].route = luaL_checkstring(L, -1);
+        lua_pop(L, 1); /* the entry holds it */
+        wishes->count = i + 1;
+        pge_opt_settings(L, lua_gettop(L), &wishes->at[i].settings);
+        lua_pop(L, 1);
+    }
+    return 0;
+}
+
+bool pge_lua_read_wishes(lua_State *L, int idx, struct pge_lua_wishes *out) {
+    *out = (struct pge_lua_wishes){0};
+    lua_pushvalue(L, idx);
+    lua_pushcfunction(L, read_wishes);
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, out);
+    if (lua_pcall(L, 2, 0, 0) == 0)
+        return true;
+    pge_lua_free_wishes(out);
+    return false;
 }

@@ -264,13 +264,16 @@ static struct pge_subscription *find(const struct pge_list *list, const struct p
     return NULL;
 }
 
-static int refuse(struct pge_wish *wishes, unsigned count, struct pge_failure *why, int status) {
+static void explain(int status, struct pge_failure *why) {
     why->fault = status == UV_EINVAL ? PGE_INVALID_OPTION : PGE_OVERLOADED;
     if (status == UV_E2BIG)
         snprintf(why->message, sizeof why->message, "more than %d subscriptions",
                  PGE_MAX_SUBSCRIPTIONS);
     else if (status != UV_EINVAL)
         snprintf(why->message, sizeof why->message, "%s", uv_strerror(status));
+}
+
+static int refuse(struct pge_wish *wishes, unsigned count, int status) {
     for (unsigned i = 0; i < count; i++)
         pge_settings_deinit(&wishes[i].settings);
     return status;
@@ -320,20 +323,29 @@ static int take_over(struct pge_server *server, struct pge_wish *wishes, unsigne
     return status;
 }
 
-int pge_server_subscribe(struct pge_server *server, struct pge_wish *wishes, unsigned count,
-                         struct pge_failure *why) {
-    struct pge_list old, fresh;
+int pge_server_check_wishes(struct pge_server *server, const struct pge_wish *wishes,
+                            unsigned count, struct pge_failure *why) {
     int status = count > PGE_MAX_SUBSCRIPTIONS ? UV_E2BIG : 0;
     for (unsigned i = 0; i < count && status == 0; i++)
         status = ops(server)->check_route(&wishes[i].settings, wishes[i].route, why->message,
                                           sizeof why->message);
     if (status < 0)
-        return refuse(wishes, count, why, status);
+        explain(status, why);
+    return status;
+}
+
+int pge_server_subscribe(struct pge_server *server, struct pge_wish *wishes, unsigned count,
+                         struct pge_failure *why) {
+    struct pge_list old, fresh;
+    int status = pge_server_check_wishes(server, wishes, count, why);
+    if (status < 0)
+        return refuse(wishes, count, status);
     pge_list_init(&fresh);
     status = make_fresh(server, wishes, count, &fresh);
     if (status < 0) {
         free_list(server, &fresh);
-        return refuse(wishes, count, why, status);
+        explain(status, why);
+        return refuse(wishes, count, status);
     }
     pge_list_init(&old);
     pge_list_splice(&old, &server->subscriptions);

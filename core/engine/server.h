@@ -118,6 +118,10 @@ bool pge_server_is_ready(const struct pge_server *server);
  */
 int pge_server_subscribe(struct pge_server *server, struct pge_wish *wishes, unsigned count,
                          struct pge_failure *why);
+/* Whether it could, as far as that can be said before it is done: nothing changes, nothing is taken
+ * over. */
+int pge_server_check_wishes(struct pge_server *server, const struct pge_wish *wishes,
+                            unsigned count, struct pge_failure *why);
 void pge_server_address(const struct pge_server *server, char *out, size_t size);
 
 /* Takes no new peers while held. */

@@ -238,10 +238,11 @@ function server:forward(req, to, pattern, data, timeout_ms, metadata, headers) e
 
 ---Over a broker: what is heard from now on, the whole list; on_message tells the place in it.
 ---@param list { route: string, settings: table<string, any>? }[]
+---@param only_check? boolean nothing changes
 ---@return boolean? ok
 ---@return string? code
 ---@return string? message
-function server:subscribe(list) end
+function server:subscribe(list, only_check) end
 ---The word about an event whose broker wants one: handled, or not.
 ---@param ok boolean
 function server:settle(req, ok) end
