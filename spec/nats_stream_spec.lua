@@ -22,6 +22,19 @@ local function failure(promise)
   return err
 end
 
+local function mime_decode(text)
+  local letters, bits, count, out = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", 0, 0, {}
+  for letter in text:gmatch("[%w+/]") do
+    bits, count = bits * 64 + letters:find(letter, 1, true) - 1, count + 6
+    if count >= 8 then
+      count = count - 8
+      out[#out + 1] = string.char(math.floor(bits / 2 ^ count))
+      bits = bits % 2 ^ count
+    end
+  end
+  return table.concat(out)
+end
+
 local function eventually(pred, what) return loop.wait_until(pred, 10000, what) end
 
 local function logged(text)
@@ -155,7 +168,7 @@ describe("jetstream", function()
           end)
         end)
       local c = client({ transport = "nats", servers = broker.url, jetstream = true })
-      c:emit("orders", "bad"):await()
+      c:emit("orders", "bad", { headers = { trace = "t1" } }):await()
       eventually(function() return tries == 3 end, "three tries")
       eventually(function() return api("STREAM.INFO.DEAD").state.messages == 1 end, "the dead letter")
       c:emit("orders", "good"):await()
@@ -163,7 +176,29 @@ describe("jetstream", function()
       eventually(function() return consumer("ORDERS", "billing").num_ack_pending == 0 end, "an end")
       local letter = api("STREAM.MSG.GET.DEAD", { seq = 1 }).message
       assert.are.equal("dead.orders", letter.subject)
+      assert.are.equal('{"pattern":"orders","data":"bad"}', mime_decode(letter.data))
+      assert.are.equal("NATS/1.0\r\ntrace: t1\r\n\r\n", mime_decode(letter.hdrs))
       assert.are.equal(4, tries)
+    end)
+
+    it("is told by ctx:ack and ctx:nack before the handler ends", function()
+      stream("ORDERS", { "orders" })
+      local tries, release = 0, nil
+      listen({ stream = "ORDERS", durable = "billing", retry_delay = 10 }, function(app)
+        app:event("orders", function(_, ctx)
+          tries = tries + 1
+          if tries == 1 then return ctx:nack() end
+          ctx:ack()
+          perigee.promise(function(resolve) release = resolve end):await()
+          error("too late to matter")
+        end)
+      end)
+      client({ transport = "nats", servers = broker.url, jetstream = true }):emit("orders", 1):await()
+      eventually(function() return tries == 2 end, "the second try")
+      eventually(function() return consumer("ORDERS", "billing").num_ack_pending == 0 end, "the acknowledgement")
+      release()
+      eventually(logged("too late to matter"), "the end")
+      assert.are.equal(2, tries)
     end)
 
     it("gives up what nobody hears and what is not JSON, with a word in the log", function()

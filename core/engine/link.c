@@ -183,6 +183,16 @@ void pge_link_reply(struct pge_call *call, enum pge_reply kind, struct pge_span 
     events->on_packet(call, kind, body);
 }
 
+void pge_link_leave(struct pge_link *link) {
+    struct pge_pool *pool = link->pool;
+    if (link->is_leaving || pool->connecting)
+        return;
+    link->is_leaving = true;
+    pool->next_host = (unsigned)(link->host - pool->hosts) + 1;
+    link->host->tried_round = ++pool->round; /* not the same again */
+    pge_pool_dial_next(pool);
+}
+
 void pge_link_learn(struct pge_link *link, const char *host, uint16_t port) {
     struct pge_pool *pool = link->pool;
     unsigned i = pool->options.host_count;

@@ -187,6 +187,12 @@ static void widen(struct pge_pool *pool, struct pge_host *host) {
         dial_host(host);
 }
 
+static bool is_better(const struct pge_link *link, const struct pge_link *than) {
+    if (link->is_leaving != than->is_leaving)
+        return than->is_leaving;
+    return link->pending < than->pending;
+}
+
 struct pge_link *pge_pool_pick(struct pge_pool *pool) {
     struct pge_link *best = NULL;
     unsigned count = pool->options.host_count;
@@ -194,7 +200,7 @@ struct pge_link *pge_pool_pick(struct pge_pool *pool) {
         struct pge_host *host = &pool->hosts[(pool->next_host + i) % count];
         for (struct pge_list *n = host->links.next; n != &host->links; n = n->next) {
             struct pge_link *link = container_of(n, struct pge_link, node);
-            if (link->state == PGE_LINK_READY && (!best || link->pending < best->pending))
+            if (link->state == PGE_LINK_READY && (!best || is_better(link, best)))
                 best = link;
         }
     }

@@ -54,7 +54,8 @@ struct pge_link {
     struct pge_list calls; /* in flight on it */
     unsigned pending;
     enum pge_link_state state;
-    char why[160]; /* the transport's words for what it just refused to send; "": the engine's */
+    bool is_leaving; /* its broker goes soon: others are used for what is new */
+    char why[160];   /* the transport's words for what it just refused to send; "": the engine's */
 };
 
 struct pge_pool {
@@ -92,12 +93,12 @@ struct pge_client {
     unsigned pending;
     const struct pge_client_events *events;
     void *owner;
-    struct pge_defer failing; /* the doomed calls are told */
-    struct pge_defer closed;  /* on_closed */
-    bool is_user;             /* made, or used, since it was last closed: it keeps the links */
-    bool is_open;             /* used since then */
-    bool is_closing;          /* on_closed is to come */
-    bool is_orphan;           /* pge_client_free was called */
+    struct pge_defer failing;    /* the doomed calls are told */
+    struct pge_defer closed;     /* on_closed */
+    bool is_user;                /* made, or used, since it was last closed: it keeps the links */
+    bool is_open;                /* used since then */
+    bool is_closing;             /* on_closed is to come */
+    bool is_orphan;              /* pge_client_free was called */
     enum pge_client_status told; /* what the last on_status said */
 };
 
@@ -172,6 +173,8 @@ int pge_link_packet(struct pge_link *link, struct pge_span packet);
 int pge_link_packet_for(struct pge_link *link, struct pge_call *call, struct pge_span packet);
 /* The call on this link with that id (text, no quotes); NULL: none. Counts it as late then. */
 struct pge_call *pge_link_call(struct pge_link *link, struct pge_span id);
+/* Its broker has said that it goes soon: another address is dialled now, and used from then on. */
+void pge_link_leave(struct pge_link *link);
 /* A broker's other addresses: tried after those that were given. Known ones, and more than
  * PGE_MAX_HOSTS, are ignored. */
 void pge_link_learn(struct pge_link *link, const char *host, uint16_t port);

@@ -31,6 +31,7 @@ struct pge_nats_role {
     void (*on_drained)(void *owner); /* as pge_conn_events.on_drain, without a failure */
     void (*on_pong)(void *owner);    /* of pge_nats_conn_ping */
     void (*on_learnt)(void *owner, const char *host, uint16_t port);
+    void (*on_leaving)(void *owner); /* the server closes soon ("lame duck") */
     void (*on_lost)(void *owner, enum pge_fault fault, const char *text);
     void (*on_gone)(void *owner);
 };

@@ -175,6 +175,8 @@ static void on_info(struct pge_nats_conn *self, struct pge_span json) {
     pge_nats_walk_urls(info.connect_urls, learn, self);
     if (self->state == PGE_NATS_GREETED)
         on_first_info(self, &info);
+    else if (self->state == PGE_NATS_READY && info.is_leaving)
+        self->role->on_leaving(self->owner);
 }
 
 static void on_pong(struct pge_nats_conn *self) {

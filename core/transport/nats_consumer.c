@@ -28,6 +28,7 @@ struct pge_nats_consumer {
     unsigned asked;   /* messages pulled that have neither come nor been refused */
     unsigned in_hand; /* with handlers */
     uint64_t heard_at;
+    struct pge_buf letter;  /* a message's headers and body, as kept for a dead letter */
     struct pge_timer timer; /* half of ack_wait: what takes long is still being worked at */
     bool is_leaving;
 };
@@ -224,6 +225,29 @@ static void end_badly(struct pge_nats_consumer *self, const struct pge_nats_even
     pge_peer_complain(&self->peer->base, PGE_INVALID_MESSAGE, text);
 }
 
+/* What a dead letter takes, in one piece: the count of headers, they, the body. p NULL: none. */
+static struct pge_span write_letter(struct pge_nats_consumer *self, struct pge_span body,
+                                    struct pge_headers headers) {
+    struct pge_buf *letter = &self->letter;
+    pge_buf_clear(letter);
+    if (!self->dead_letter || pge_buf_append(letter, &headers.count, sizeof headers.count) < 0 ||
+        pge_headers_pack(headers, letter) < 0 || pge_buf_append(letter, body.p, body.n) < 0)
+        return (struct pge_span){0};
+    return (struct pge_span){pge_buf_head(letter), pge_buf_len(letter)};
+}
+
+static void send_letter(struct pge_nats_consumer *self, const struct pge_buf *letter) {
+    struct pge_header at[PGE_MAX_HEADERS];
+    struct pge_headers headers = {.at = at};
+    if (pge_buf_len(letter) < sizeof headers.count)
+        return; /* there was no memory for it */
+    memcpy(&headers.count, pge_buf_head(letter), sizeof headers.count);
+    const char *end = pge_buf_head(letter) + pge_buf_len(letter);
+    const char *body =
+        pge_headers_unpack(pge_buf_head(letter) + sizeof headers.count, at, headers.count);
+    bury(self, (struct pge_span){body, (size_t)(end - body)}, headers);
+}
+
 static void on_event(struct pge_nats_consumer *self, const struct pge_nats_event *message,
                      struct pge_headers headers) {
     struct pge_origin from = {
@@ -232,7 +256,7 @@ static void on_event(struct pge_nats_consumer *self, const struct pge_nats_event
         .reply_to = message->reply_to,
         .headers = headers,
         .wants_verdict = true,
-        .body = self->dead_letter ? message->payload : (struct pge_span){0},
+        .body = write_letter(self, message->payload, headers),
     };
     self->asked -= self->asked > 0;
     if (!from.subscription) {
@@ -270,8 +294,7 @@ static void refuse(struct pge_nats_consumer *self, struct pge_request *request) 
     char text[64];
     if (count >= self->max_deliver) {
         if (self->dead_letter)
-            bury(self, (struct pge_span){pge_buf_head(&request->held), pge_buf_len(&request->held)},
-                 (struct pge_headers){0});
+            send_letter(self, &request->held);
         pge_nats_peer_say(self->peer, request, span_of("+TERM"));
         return;
     }
@@ -334,7 +357,9 @@ struct pge_nats_consumer *pge_nats_consumer_new(struct pge_nats_peer *peer) {
 }
 
 void pge_nats_consumer_free(struct pge_nats_consumer *self) {
-    if (self)
-        pge_loop_timer_stop(loop_of(self), &self->timer);
+    if (!self)
+        return;
+    pge_loop_timer_stop(loop_of(self), &self->timer);
+    pge_buf_deinit(&self->letter);
     pge_free(self);
 }

@@ -147,6 +147,11 @@ static void on_learnt(void *owner, const char *host, uint16_t port) {
     pge_link_learn(&self->base, host, port);
 }
 
+static void on_leaving(void *owner) {
+    struct pge_nats_link *self = owner;
+    pge_link_leave(&self->base);
+}
+
 static void on_lost(void *owner, enum pge_fault fault, const char *text) {
     struct pge_nats_link *self = owner;
     pge_link_lost(&self->base, fault, text);
@@ -165,6 +170,7 @@ static const struct pge_nats_role role = {
     .on_drained = on_drained,
     .on_pong = on_pong,
     .on_learnt = on_learnt,
+    .on_leaving = on_leaving,
     .on_lost = on_lost,
     .on_gone = on_gone,
 };

@@ -230,6 +230,12 @@ static void on_learnt(void *owner, const char *host, uint16_t port) {
     pge_peer_learn(&self->base, host, port);
 }
 
+/* To subscribe elsewhere too would bring what is published meanwhile twice: it is left to close. */
+static void on_leaving(void *owner) {
+    struct pge_nats_peer *self = owner;
+    pge_peer_complain(&self->base, PGE_CONNECTION_CLOSED, "the NATS server is about to stop");
+}
+
 static void finish(struct pge_nats_peer *self) {
     pge_defer_cancel(&self->gone);
     pge_buf_deinit(&self->later);
@@ -253,6 +259,7 @@ static const struct pge_nats_role role = {
     .on_drained = on_drained,
     .on_pong = on_pong,
     .on_learnt = on_learnt,
+    .on_leaving = on_leaving,
     .on_lost = on_lost,
     .on_gone = on_conn_gone,
 };

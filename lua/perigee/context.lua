@@ -13,6 +13,7 @@ local scope = require("perigee.scope")
 ---@field peer string
 ---@field deadline? number ms left to the code that reads it
 ---@field cancelled boolean the peer has gone
+---@field private owed? integer the event its broker waits to hear about
 local Context = {}
 Context.__name = "perigee.context"
 
@@ -41,11 +42,19 @@ function make.peer(self)
   return (self.server:peer(self.req))
 end
 
-local function no_ack(self)
-  error(errors.misuse("UNSUPPORTED", ("the transport '%s' has no acknowledgements"):format(self.transport)), 0)
+-- Tells the broker before the handler has ended; what it returns or raises later changes nothing.
+local function settle(self, ok)
+  if not self.owed then
+    error(errors.misuse("UNSUPPORTED", ("this message of the transport '%s' has no acknowledgements")
+      :format(self.transport)), 0)
+  end
+  self.server:settle(self.owed, ok)
 end
 
-local methods = { ack = no_ack, nack = no_ack }
+local methods = {
+  ack = function(self) settle(self, true) end,
+  nack = function(self) settle(self, false) end,
+}
 
 function Context.__index(self, name)
   if name == "deadline" then return scope.left() end

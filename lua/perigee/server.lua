@@ -205,6 +205,7 @@ end
 function Server:event(handler, req, pattern, data, metadata, channel, headers)
   local ctx = context_of(self, nil, pattern, data, metadata, channel, headers)
   ctx.is_event = true
+  if req then ctx.owed = req end
   ctx.peer = self.core:peer() -- it may leave before the handler asks
   local all = handler.all or { { fn = handler.fn, owner = next(handler.owners) } }
   local value, message = decode(data)
