@@ -296,6 +296,10 @@ static void refuse(struct pge_nats_consumer *self, struct pge_request *request) 
         if (self->dead_letter)
             send_letter(self, &request->held);
         pge_nats_peer_say(self->peer, request, span_of("+TERM"));
+        char why[192];
+        snprintf(why, sizeof why, "a message of stream %.64s is given up after %u tries",
+                 self->stream, count);
+        pge_peer_complain(&self->peer->base, PGE_CANCELLED, why);
         return;
     }
     uint64_t delay = self->retry_delay_ms << (count > 1 && count < 16 ? count - 1 : 0);
