@@ -283,10 +283,10 @@ describe("jetstream", function()
     it("has options that are checked", function()
       for text, options in pairs({
         ["option 'jetstream.durable' is missing"] = { stream = "S" },
-        ["unknown option 'jetstream.durabl'"] = { stream = "S", durabl = "d" },
-        ["must be a name without dots"] = { stream = "S.x", durable = "d" },
+        ["unknown option 'jetstream.durabl' (did you mean 'jetstream.durable'?)"] = { stream = "S", durabl = "d" },
+        ["option 'jetstream.stream' must be"] = { stream = "S.x", durable = "d" },
         ["option 'jetstream.batch' must be"] = { stream = "S", durable = "d", batch = 0 },
-        ["has a quote or backslash"] = { stream = "S", durable = "d", filter = 'a"' },
+        ["without white space and quotes"] = { stream = "S", durable = "d", filter = 'a"' },
       }) do
         local ok, err = pcall(function() perigee.app():listen(broker.url, { jetstream = options }) end)
         assert.is_false(ok)

@@ -184,9 +184,12 @@ describe("the options of", function()
   end)
 
   it("calls, retries, responses and injected requests are those that are taken", function()
-    local one = perigee.client("local:nobody")
-    assert.same(known(function() one:send("x", 1, { unknown = 1 }):await() end),
-      names_of(classes["perigee.CallOptions"].fields))
+    local one, taken = perigee.client("local:nobody"), nil
+    taken = known(function() one:send("x", 1, { unknown = 1 }):await() end)
+    for _, transport in pairs(require("perigee.transports").by_name) do
+      for name in pairs(transport.message or {}) do taken[name] = true end
+    end
+    assert.same(taken, names_of(classes["perigee.CallOptions"].fields))
     assert.same(known(perigee.of(1).retry, perigee.of(1), { unknown = 1 }),
       names_of(classes["perigee.RetryOptions"].fields))
     assert.same(known(perigee.response, { unknown = 1 }), names_of(classes["perigee.Response"].fields))

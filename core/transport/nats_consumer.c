@@ -71,7 +71,7 @@ static int ask(struct pge_nats_consumer *self, const char *subject, struct pge_s
 
 static void create(struct pge_nats_consumer *self) {
     char subject[320], text[1024];
-    const char *filter = pge_settings_text(self->settings, "js_filter");
+    const char *filter = pge_settings_text(self->settings, "jetstream.filter");
     snprintf(subject, sizeof subject, "$JS.API.CONSUMER.DURABLE.CREATE.%s.%s", self->stream,
              self->durable);
     int n = snprintf(text, sizeof text,
@@ -344,13 +344,13 @@ struct pge_nats_consumer *pge_nats_consumer_new(struct pge_nats_peer *peer) {
         return NULL;
     self->peer = peer;
     self->settings = s;
-    self->stream = pge_settings_text(s, "js_stream");
-    self->durable = pge_settings_text(s, "js_durable");
-    self->dead_letter = pge_settings_text(s, "js_dead_letter");
-    self->batch = (unsigned)pge_settings_number(s, "js_batch", 64);
-    self->max_deliver = (unsigned)pge_settings_number(s, "js_max_deliver", 5);
-    self->ack_wait_ms = (uint64_t)pge_settings_number(s, "js_ack_wait", 30000);
-    self->retry_delay_ms = (uint64_t)pge_settings_number(s, "js_retry_delay", 1000);
+    self->stream = pge_settings_text(s, "jetstream.stream");
+    self->durable = pge_settings_text(s, "jetstream.durable");
+    self->dead_letter = pge_settings_text(s, "jetstream.dead_letter");
+    self->batch = (unsigned)pge_settings_number(s, "jetstream.batch", 64);
+    self->max_deliver = (unsigned)pge_settings_number(s, "jetstream.max_deliver", 5);
+    self->ack_wait_ms = (uint64_t)pge_settings_number(s, "jetstream.ack_wait", 30000);
+    self->retry_delay_ms = (uint64_t)pge_settings_number(s, "jetstream.retry_delay", 1000);
     pge_timer_init(&self->timer, on_timer);
     memcpy(self->inbox, "_INBOX.", 7);
     self->inbox_len = 7 + PGE_NATS_NONCE_LEN + 1;

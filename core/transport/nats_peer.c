@@ -282,10 +282,10 @@ int pge_nats_peer_dial(struct pge_peer *peer, const struct pge_host_options *at)
     if (!self->gone.on_turn) {
         pge_defer_init(&self->gone, on_gone);
         self->max_payload = PGE_NATS_PUB_MAX;
-        if (pge_settings_text(&o->settings, "js_stream"))
+        if (pge_settings_text(&o->settings, "jetstream.stream"))
             self->consumer = pge_nats_consumer_new(self);
     }
-    if (pge_settings_text(&o->settings, "js_stream") && !self->consumer)
+    if (pge_settings_text(&o->settings, "jetstream.stream") && !self->consumer)
         return UV_ENOMEM;
     self->conn = pge_nats_conn_open(peer->server->engine, &options, &role, self, &status);
     if (!self->conn)

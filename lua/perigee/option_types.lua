@@ -78,10 +78,20 @@ function check.headers(value)
   return value
 end
 
--- A name on a NATS server.
+-- Names on a NATS server; quotes would need escapes there.
 function check.subject(value)
-  local good = type(value) == "string" and #value <= 100 and value:find("^[^%s%c]+$")
-  return good and value or nil, "1 to 100 characters without white space"
+  local good = type(value) == "string" and #value <= 100 and value:find('^[^%s%c"\\]+$')
+  return good and value or nil, "1 to 100 characters without white space and quotes"
+end
+
+function check.stream_name(value)
+  local good = check.subject(value) and not value:find("[.*>]")
+  return good and value or nil, "1 to 100 characters without white space, quotes, dots and wildcards"
+end
+
+-- { "nats://a:4222", "b:4222" }, or one: transports turn them into hosts.
+function check.servers(value)
+  return (type(value) == "table" and value[1] or type(value) == "string") and value or nil, "a URL or a list of URLs"
 end
 
 -- Events emitted without a connection: fail (the default), wait for it, or vanish.

@@ -58,7 +58,19 @@ local function refuse_unknown(name, types)
   fail("unknown option '%s'%s", name, near and (" (did you mean '%s'?)"):format(near) or "")
 end
 
+local complete
+
+-- A table of options of its own, under the option's name.
+local function check_fields(name, value, fields)
+  if type(value) ~= "table" then fail("option '%s' must be a table", name) end
+  local prefixed, types = {}, {}
+  for field, item in pairs(value) do prefixed[name .. "." .. tostring(field)] = item end
+  for field, option in pairs(fields) do types[name .. "." .. field] = option end
+  return complete(prefixed, types)
+end
+
 local function check_one(name, value, option)
+  if option.fields then return check_fields(name, value, option.fields) end
   local result, expected = check[option.type](value)
   if result == nil then
     fail("option '%s' must be %s, not %s", name, expected, type(value) == "string" and ("%q"):format(value)
@@ -76,7 +88,7 @@ end
 
 --- Checks each given option; a missing one takes its default.
 ---@return table
-local function complete(given, types)
+function complete(given, types)
   local result = {}
   for name, value in pairs(given) do
     local option = types[name]
@@ -111,6 +123,8 @@ local function from_text(name, text, option)
   return text
 end
 
+local NOT_TEXT = { ["function"] = true, hosts = true, tls = true, headers = true }
+
 local function add_text(given, name, text, types)
   if TLS[name] and types.tls and not types[name] then
     if type(given.tls) ~= "table" then given.tls = {} end
@@ -118,7 +132,7 @@ local function add_text(given, name, text, types)
     return
   end
   local option = types[name]
-  if not option or option.type == "function" or option.type == "hosts" or option.type == "tls" then
+  if not option or option.fields or NOT_TEXT[option.type] then
     refuse_unknown(name, types)
   end
   given[name] = from_text(name, text, option)
@@ -214,7 +228,12 @@ end
 local function gather_settings(options, types)
   local settings = {}
   for name, option in pairs(types) do
-    if option.setting then settings[name], options[name] = options[name], nil end
+    if option.setting and option.fields then
+      for field, value in pairs(options[name] or {}) do settings[field] = value end -- as "jetstream.stream"
+    elseif option.setting then
+      settings[name] = options[name]
+    end
+    if option.setting then options[name] = nil end
   end
   options.settings = next(settings) ~= nil and settings or nil
 end

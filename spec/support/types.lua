@@ -52,6 +52,8 @@ local WRITTEN = {
   string = "string", boolean = "boolean", ["function"] = "function", count = "integer", size = "integer",
   connections = "integer", port = "integer|string", listen_port = "integer|string", ms = "number",
   ms_or_off = "number|false", tls = "perigee.TlsOptions|true", hosts = "(string|perigee.HostOption)[]",
+  offline = '"fail"|"queue"|"drop"', headers = "table<string, string|string[]>", servers = "string|string[]",
+  subject = "string", stream_name = "string",
 }
 
 local UNITS = { ms = " ms", ms_or_off = " ms" }
@@ -63,12 +65,24 @@ local function sorted(set)
   return names
 end
 
+-- "{ stream: string, batch?: integer }"
+local written
+function written(option)
+  if not option.fields then return WRITTEN[option.type] or "any" end
+  local fields = {}
+  for i, name in ipairs(sorted(option.fields)) do
+    local field = option.fields[name]
+    fields[i] = ("%s%s: %s"):format(name, field.required and "" or "?", written(field))
+  end
+  return "{ " .. table.concat(fields, ", ") .. " }"
+end
+
 -- A listener's may all stand in its URL.
 local function add_options(lines, role, options)
   for _, name in ipairs(sorted(options)) do
     local option = options[name]
     local required = option.required and role == "ClientOptions"
-    local line = ("---@field %s%s %s"):format(name, required and "" or "?", WRITTEN[option.type] or "any")
+    local line = ("---@field %s%s %s"):format(name, required and "" or "?", written(option))
     if option.default ~= nil then
       line = line .. (" %s%s by default"):format(tostring(option.default), UNITS[option.type] or "")
     elseif UNITS[option.type] then

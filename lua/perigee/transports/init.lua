@@ -16,7 +16,8 @@
 ---@field tls? boolean
 
 ---@class perigee.OptionType
----@field type string key of the checks in options.lua
+---@field type? string key of the checks in option_types.lua
+---@field fields? table<string, perigee.OptionType> instead: a table of options; the core knows them as "name.field"
 ---@field default? any
 ---@field required? boolean
 ---@field setting? boolean for the transport in C alone: it stands in `settings`

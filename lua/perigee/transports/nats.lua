@@ -6,10 +6,16 @@ local url_of = require("perigee.url")
 local fail = option_types.fail
 local PORT = 4222
 
+-- A durable pull consumer of a stream.
 local JETSTREAM = {
-  stream = "subject", durable = "subject", filter = "subject", dead_letter = "subject",
-  batch = "count", -- messages with handlers, or on their way, at once
-  max_deliver = "count", ack_wait = "ms", retry_delay = "ms",
+  stream = { type = "stream_name", required = true },
+  durable = { type = "stream_name", required = true },
+  filter = { type = "subject" },
+  dead_letter = { type = "subject" },
+  batch = { type = "count", default = 64 }, -- messages with handlers, or on their way, at once
+  ack_wait = { type = "ms", default = 30000 },
+  max_deliver = { type = "count", default = 5 },
+  retry_delay = { type = "ms", default = 1000 },
 }
 
 -- "nats://user:pass@a:4222", "token@a", "a:4222,b:4222": what each says goes where it belongs.
@@ -41,34 +47,7 @@ local function read_creds(given)
   if not given.creds then fail("option 'creds': %s is empty", creds) end
 end
 
--- A durable pull consumer of a stream: { stream =, durable =, … } becomes options of its own.
-local function flatten_jetstream(given)
-  local table_of = given.jetstream
-  if type(table_of) ~= "table" then return end
-  given.jetstream = nil
-  for name, value in pairs(table_of) do
-    if not JETSTREAM[name] then
-      local known = {}
-      for other in pairs(JETSTREAM) do known[#known + 1] = other end
-      table.sort(known)
-      fail("unknown option 'jetstream.%s' (known: %s)", tostring(name), table.concat(known, ", "))
-    end
-    local good, expected = option_types.check[JETSTREAM[name]](value)
-    if good == nil then fail("option 'jetstream.%s' must be %s", name, expected) end
-    if type(value) == "string" and value:find('["\\]') then
-      fail("option 'jetstream.%s' has a quote or backslash", name)
-    end
-    given["js_" .. name] = value
-  end
-  for _, name in ipairs({ "stream", "durable" }) do
-    local text = table_of[name]
-    if not text then fail("option 'jetstream.%s' is missing", name) end
-    if text:find("[.*>]") then fail("option 'jetstream.%s' must be a name without dots and wildcards", name) end
-  end
-end
-
 local function prepare(given)
-  flatten_jetstream(given)
   local servers = given.servers
   if servers ~= nil then
     given.servers, given.hosts = nil, {}
@@ -105,6 +84,7 @@ local function both(more)
     port = { type = "port", default = PORT },
     path = { type = "string" },
     hosts = { type = "hosts" },
+    servers = { type = "servers" },
     tls = { type = "tls" },
     connect_timeout = { type = "ms", default = 2000 },
     -- Bytes of one message that comes in, and of what waits to go out.
@@ -140,14 +120,7 @@ return {
     jetstream = { type = "boolean", setting = true },
   }),
   server = both({
-    js_stream = { type = "subject", setting = true },
-    js_durable = { type = "subject", setting = true },
-    js_filter = { type = "subject", setting = true },
-    js_dead_letter = { type = "subject", setting = true },
-    js_batch = { type = "count", setting = true },
-    js_max_deliver = { type = "count", setting = true },
-    js_ack_wait = { type = "ms", setting = true },
-    js_retry_delay = { type = "ms", setting = true },
+    jetstream = { fields = JETSTREAM, setting = true },
     queue = { type = "subject", setting = true },
     max_requests = { type = "count", default = 65536 },
     write_timeout = { type = "ms", default = 30000 },

@@ -82,7 +82,7 @@ function App:event(pattern, handler, opts) end
 ---Passes messages and events on, untouched.
 ---@param pattern perigee.Pattern|perigee.AnyPattern
 ---@param client perigee.Client|perigee.Handle
----@param opts? { to: perigee.Pattern } another pattern
+---@param opts? { to?: perigee.Pattern, transport?: string, queue?: string } another pattern; the rest as for `message`
 function App:forward(pattern, client, opts) end
 
 ---Adds a listener; it opens when the app starts. Port 0 takes a free one, see `addresses`.
@@ -125,6 +125,7 @@ function App:addresses() end
 
 ---@class perigee.HandlerOptions
 ---@field transport? string only on listeners of that transport
+---@field queue? string NATS: of the instances in one queue one gets a message
 
 ---What an HTTP handler gets.
 ---@class perigee.Request
@@ -149,16 +150,18 @@ function Request:json() end
 ---@field pattern string as received: a text, or the JSON of anything else; of a request its method and route
 ---@field transport string
 ---@field metadata table
----@field headers table<string, string>
+---@field headers table<string, string|string[]> names as they came; a list where one repeats
 ---@field raw perigee.Slice? the data
 ---@field peer string address
 ---@field deadline? number
 ---@field cancelled boolean the peer has gone
 local Context = {}
 
----Where a broker has acknowledgements; else it raises UNSUPPORTED.
+---Where a broker has acknowledgements, as JetStream; else it raises UNSUPPORTED. What the handler does later changes
+---nothing.
 function Context:ack() end
 
+---Again, later.
 function Context:nack() end
 
 ---@class perigee.Response

@@ -4,6 +4,8 @@
 ---@field timeout? number|false ms of silence: until the first value, then between values
 ---@field deadline? number|false ms in all
 ---@field metadata? table<string, any>
+---@field headers? table<string, string|string[]> where the transport carries them
+---@field jetstream? boolean NATS: the event waits for the stream that stores it
 
 ---@class perigee.Client
 local Client = {}

@@ -35,11 +35,71 @@
 ---@field max_pending? integer 65536 by default
 ---@field max_waiting? integer 1024 by default
 ---@field name string
+---@field offline? "fail"|"queue"|"drop"
 ---@field serialize? function
 ---@field timeout? number|false 5000 ms by default
 
 ---@class perigee.ListenerOptions.local
 ---@field name? string
+
+---@class perigee.ClientOptions.nats
+---@field transport "nats"
+---@field connect_timeout? number 2000 ms by default
+---@field creds? string
+---@field deserialize? function
+---@field headers? table<string, string|string[]>
+---@field host? string localhost by default
+---@field hosts? (string|perigee.HostOption)[]
+---@field inbox_prefix? string
+---@field jetstream? boolean
+---@field max_buffer_size? integer 16777216 by default
+---@field max_pending? integer 65536 by default
+---@field max_ping_out? integer 2 by default
+---@field max_send_buffer_size? integer 16777216 by default
+---@field max_waiting? integer 1024 by default
+---@field name? string
+---@field nkey? string
+---@field no_echo? boolean
+---@field offline? "fail"|"queue"|"drop"
+---@field pass? string
+---@field path? string
+---@field ping_interval? number 30000 ms by default
+---@field port? integer|string 4222 by default
+---@field resume? boolean
+---@field serialize? function
+---@field servers? string|string[]
+---@field timeout? number|false 5000 ms by default
+---@field tls? perigee.TlsOptions|true
+---@field tls_first? boolean
+---@field token? string
+---@field user? string
+
+---@class perigee.ListenerOptions.nats
+---@field connect_timeout? number 2000 ms by default
+---@field creds? string
+---@field grace_period? number ms
+---@field graceful_shutdown? boolean
+---@field host? string localhost by default
+---@field hosts? (string|perigee.HostOption)[]
+---@field jetstream? { ack_wait?: number, batch?: integer, dead_letter?: string, durable: string, filter?: string, max_deliver?: integer, retry_delay?: number, stream: string }
+---@field max_buffer_size? integer 16777216 by default
+---@field max_ping_out? integer 2 by default
+---@field max_requests? integer 65536 by default
+---@field max_send_buffer_size? integer 16777216 by default
+---@field name? string
+---@field nkey? string
+---@field no_echo? boolean
+---@field pass? string
+---@field path? string
+---@field ping_interval? number 30000 ms by default
+---@field port? integer|string 4222 by default
+---@field queue? string
+---@field servers? string|string[]
+---@field tls? perigee.TlsOptions|true
+---@field tls_first? boolean
+---@field token? string
+---@field user? string
+---@field write_timeout? number 30000 ms by default
 
 ---@class perigee.ClientOptions.tcp
 ---@field transport? "tcp"
@@ -53,6 +113,7 @@
 ---@field max_pending? integer 65536 by default
 ---@field max_send_buffer_size? integer 16777216 by default
 ---@field max_waiting? integer 1024 by default
+---@field offline? "fail"|"queue"|"drop"
 ---@field path? string
 ---@field port? integer|string 3000 by default
 ---@field retry_attempts? integer
@@ -77,8 +138,9 @@
 ---@class perigee.ClientOptions.lua
 ---@field transport perigee.LuaTransport
 ---@field deserialize? function
+---@field offline? "fail"|"queue"|"drop"
 ---@field serialize? function
 ---@field timeout? number|false 5000 ms by default
 
----@alias perigee.ClientOptions perigee.ClientOptions.local|perigee.ClientOptions.tcp|perigee.ClientOptions.lua
----@alias perigee.ListenerOptions perigee.ListenerOptions.http|perigee.ListenerOptions.local|perigee.ListenerOptions.tcp
+---@alias perigee.ClientOptions perigee.ClientOptions.local|perigee.ClientOptions.nats|perigee.ClientOptions.tcp|perigee.ClientOptions.lua
+---@alias perigee.ListenerOptions perigee.ListenerOptions.http|perigee.ListenerOptions.local|perigee.ListenerOptions.nats|perigee.ListenerOptions.tcp
