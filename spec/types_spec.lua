@@ -184,8 +184,8 @@ describe("the options of", function()
   end)
 
   it("calls, retries, responses and injected requests are those that are taken", function()
-    local one, taken = perigee.client("local:nobody"), nil
-    taken = known(function() one:send("x", 1, { unknown = 1 }):await() end)
+    local one = perigee.client("local:nobody")
+    local taken = known(function() one:send("x", 1, { unknown = 1 }):await() end)
     for _, transport in pairs(require("perigee.transports").by_name) do
       for name in pairs(transport.message or {}) do taken[name] = true end
     end
