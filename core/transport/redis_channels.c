@@ -89,6 +89,7 @@ struct pge_redis_channel *pge_redis_channels_get(struct pge_redis_channels *chan
     channel = pge_calloc(1, sizeof *channel + name.n);
     if (!channel)
         return NULL;
+    channel->place.channel = channel;
     channel->hash = hash;
     channel->n = name.n;
     memcpy(channel->name, name.p, name.n);

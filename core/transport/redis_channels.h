@@ -1,6 +1,7 @@
 /*
- * redis_channels.h - the reply channels a client listens on, by route, each with a count of the
- * calls that need it (nest-wire 3.2; RED-01..03). No I/O.
+ * redis_channels.h - channels by name. A client's are the reply channels it listens on, each with a
+ * count of the calls that need it (nest-wire 3.2; RED-01..03); a server's are its subscriptions, of
+ * which only the name and `user` are used. No I/O.
  *
  *   first call: ASKED, SUBSCRIBE -> acknowledged: OPEN, those who waited publish
  *   last call ends: OPEN -> UNSUBSCRIBE at the end of the turn;  ASKED: when acknowledged
@@ -13,13 +14,22 @@
 #include "base/buffer.h"
 #include "base/list.h"
 
+/* Where a call stands: on a channel, or waiting for it to open. */
+struct pge_redis_place {
+    struct pge_redis_channel *channel;
+    bool is_waiting;
+};
+
 struct pge_redis_channel {
-    struct pge_list node;    /* of its bucket */
-    struct pge_list of_idle; /* channels->idle while it is open and nobody needs it */
-    struct pge_list waiting; /* struct pge_redis_wait.node: to be published when it is open */
+    struct pge_redis_place place; /* of those whose request was published */
+    struct pge_list node;         /* of its bucket */
+    struct pge_list of_idle;      /* channels->idle while it is open and nobody needs it */
+    struct pge_list waiting;      /* the owner's: to be published when it is open */
+    void *user;                   /* the owner's, NULL at first */
     uint64_t hash;
     unsigned calls;
-    bool is_open; /* its SUBSCRIBE was acknowledged */
+    bool is_asked; /* its SUBSCRIBE was sent */
+    bool is_open;  /* and acknowledged */
     size_t n;
     char name[]; /* the route, without ".reply" */
 };
