@@ -28,7 +28,7 @@ void pge_redis_read_options(const struct pge_settings *settings, struct pge_tls 
         .tls = tls,
         .sentinel_name = pge_settings_text(settings, "name"),
         .sentinel_login = login,
-        .sentinel_tls = pge_settings_flag(settings, "sentinel_tls"),
+        .sentinel_tls = pge_settings_flag(settings, "enable_tls_for_sentinel_mode"),
     };
     out->sentinel_login.username = pge_settings_text(settings, "sentinel_username");
     out->sentinel_login.password = pge_settings_text(settings, "sentinel_password");
