@@ -67,13 +67,30 @@ local function prepare(given)
   given.hosts, given.sentinels = hosts, nil
 end
 
+--- "redis://user:password@host:6379/db", "redis:/run/redis.sock".
+---@return string? what is wrong
+local function address(given, url)
+  if url.opaque then
+    if url.opaque:sub(1, 1) ~= "/" then return "'//' is missing after the scheme" end
+    given.path = url.opaque
+    return
+  end
+  local db = url.path:match("^/?(%d*)$")
+  if not db then return ("'%s' is not the number of a database"):format(url.path) end
+  if url.user and not url.pass then return "a user needs a password: user:password@host" end
+  given.host, given.port, given.hosts = url.host, url.port, url.hosts
+  given.username, given.password = url.user, url.pass
+  if given.username == "" then given.username = nil end
+  given.db = tonumber(db)
+end
+
 ---@type perigee.Transport
 return {
   name = "redis",
   is_broker = true,
   schemes = {
-    redis = { address = "host" },
-    rediss = { address = "host", tls = true },
+    redis = { address = address },
+    rediss = { address = address, tls = true },
   },
   prepare = prepare,
   client = with({
