@@ -1,6 +1,8 @@
 --- The Redis transport, against a real server where one will do, and a played one where the bytes matter.
 
 local perigee = require("perigee")
+local log = require("perigee.log")
+local options = require("perigee.options")
 local broker = require("spec.support.broker")
 local certs = require("spec.support.certs")
 local loop = require("spec.support.loop")
@@ -47,9 +49,9 @@ describe("a client over Redis", function()
   end)
 
   local function client_of(port, more)
-    local options = { transport = "redis", host = "127.0.0.1", port = port }
-    for name, value in pairs(more or {}) do options[name] = value end
-    local client = perigee.client(options)
+    local given = { transport = "redis", host = "127.0.0.1", port = port }
+    for name, value in pairs(more or {}) do given[name] = value end
+    local client = perigee.client(given)
     closing[#closing + 1] = client
     return client
   end
@@ -245,7 +247,7 @@ describe("a client over Redis", function()
 
     it("fails to connect with the server's words", function()
       for said, expected in pairs({
-        ["-LOADING Redis is loading the dataset in memory\r\n"] = "PING: LOADING Redis is loading the dataset in memory",
+        ["-LOADING Redis is loading the dataset\r\n"] = "PING: LOADING Redis is loading the dataset",
         ["-NOAUTH Authentication required.\r\n"] = "PING: NOAUTH Authentication required.",
         ["HTTP/1.1 400 Bad Request\r\n"] = 'Protocol error, got "H" as reply type byte',
       }) do
@@ -574,5 +576,272 @@ describe("a client over Redis", function()
       assert.equal("CONNECT_FAILED", err.code)
       assert.equal("Sentinel knows no master 'nosuch'", err.message)
     end)
+  end)
+end)
+
+describe("a service over Redis", function()
+  local apps, played_ends
+
+  before_each(function() apps, played_ends = {}, {} end)
+  after_each(function()
+    log.set_sink(function() end)
+    for _, ending in ipairs(played_ends) do ending:close() end -- else an app would wait for their word
+    for _, app in ipairs(apps) do app:stop():await() end
+    log.set_sink(nil)
+    loop.finish()
+  end)
+  teardown(function()
+    process.stop_all()
+    broker.stop_all()
+  end)
+
+  local function app_of(url, define, opts)
+    local app = perigee.app()
+    define(app)
+    app:listen(url, opts)
+    apps[#apps + 1] = app
+    return app
+  end
+
+  --- An app that listens to a played server: its connections, the commands they were told at the start unanswered.
+  local function played(define, opts)
+    local server = resp.listen()
+    local app = app_of("redis://127.0.0.1:" .. server.port, define, opts)
+    local started = app:start()
+    local pub, sub = server:pair()
+    played_ends = { server, pub, sub }
+    return { server = server, app = app, started = started, pub = pub, sub = sub }
+  end
+
+  local function echo(app)
+    app:message("echo", function(data) return data end)
+  end
+
+  it("has started when the last subscription is acknowledged", function()
+    local p = played(function(app)
+      echo(app)
+      app:event({ b = 1, a = 2 }, function() end)
+    end)
+    local over = false
+    p.started:next(function() over = true end)
+    local first, second = p.sub:command(), p.sub:command()
+    assert.same({ "SUBSCRIBE", "echo" }, first)
+    assert.same({ "SUBSCRIBE", '{"a":2,"b":1}' }, second)
+    p.sub:acknowledge(first)
+    loop.run_for(20)
+    assert.is_false(over)
+    p.sub:acknowledge(second)
+    p.started:await()
+  end)
+
+  it("does not start when Redis refuses a subscription, and says why", function()
+    local p = played(echo)
+    p.sub:command()
+    p.sub:write("-NOPERM no permission for this channel\r\n")
+    local err = failure(p.started)
+    assert.equal("CONNECT_FAILED", err.code)
+    assert.equal("Redis refused to subscribe: NOPERM no permission for this channel", err.message)
+  end)
+
+  it("keeps a reply made while the broker is away, and sends it when it is back", function()
+    local answer
+    local p = played(function(app)
+      app:message("late", function()
+        return perigee.promise(function(resolve) answer = resolve end)
+      end)
+    end)
+    p.sub:acknowledge(p.sub:command())
+    p.started:await()
+    p.sub:message("late", '{"data":1,"id":"I"}')
+    loop.wait_until(function() return answer end)
+    p.pub:close()
+    local said
+    log.set_sink(function(line) said = line end)
+    loop.wait_until(function() return said and said:find("the connection was lost", 1, true) end)
+    answer("now")
+    local pub, sub = p.server:pair()
+    played_ends = { p.server, p.sub, pub, sub }
+    sub:acknowledge(sub:command())
+    assert.same({ "PUBLISH", "late.reply", '{"response":"now","isDisposed":true,"id":"I"}' }, pub:command())
+  end)
+
+  it("stops in good order: unsubscribes, finishes what runs, then leaves", function()
+    local answer
+    local p = played(function(app)
+      app:message("late", function()
+        return perigee.promise(function(resolve) answer = resolve end)
+      end)
+    end)
+    p.sub:acknowledge(p.sub:command())
+    p.started:await()
+    p.sub:message("late", '{"data":1,"id":"I"}')
+    loop.wait_until(function() return answer end)
+    local stopped = p.app:stop()
+    apps = {}
+    p.sub:acknowledge(p.sub:command())
+    answer(7)
+    assert.same({ "PUBLISH", "late.reply", '{"response":7,"isDisposed":true,"id":"I"}' }, p.pub:command())
+    stopped:await()
+    assert.equal("", (p.sub.peer:read_end()))
+  end)
+
+  it("drops a message that is not UTF-8, says so, and serves on", function()
+    local p = played(echo)
+    p.sub:acknowledge(p.sub:command())
+    p.started:await()
+    local said = {}
+    log.set_sink(function(line) said[#said + 1] = line end)
+    p.sub:message("echo", '{"data":"\255","id":"I"}')
+    p.sub:message("echo", '{"data":2,"id":"I"}')
+    assert.same({ "PUBLISH", "echo.reply", '{"response":2,"isDisposed":true,"id":"I"}' }, p.pub:command())
+    assert.equal(1, #said)
+    assert.truthy(said[1]:find("not UTF-8", 1, true), said[1])
+  end)
+
+  it("stops reading while its replies are not read, and loses none", function()
+    local p = played(function(app)
+      app:message("big", function(data) return ("x"):rep(data) end)
+    end)
+    p.sub:acknowledge(p.sub:command())
+    p.started:await()
+    p.pub.peer:pause()
+    for _ = 1, 200 do p.sub.peer:push(resp.command({ "message", "big", '{"data":65536,"id":"I"}' })) end
+    loop.run_for(100)
+    p.pub.peer:resume()
+    for _ = 1, 200 do assert.equal(65536 + 42, #p.pub:command(5000)[3]) end
+  end)
+
+  it("answers through twenty kills of the broker: every call ends, traffic resumes within 2 s", function()
+    local own = broker.redis()
+    log.set_sink(function() end)
+    app_of(own.url, echo):start():await()
+    local client = perigee.client(own.url)
+    local good, running, codes, workers = 0, true, {}, {}
+    for w = 1, 8 do
+      workers[w] = perigee.spawn(function()
+        local n = 0
+        while running do
+          n = n + 1
+          local ok, got = pcall(function() return client:send("echo", n, { timeout = 300 }):await() end)
+          if ok then
+            assert.equal(n, got)
+            good = good + 1
+          else
+            codes[got.code] = true
+            perigee.sleep(5):await()
+          end
+        end
+      end)
+    end
+    loop.wait_until(function() return good > 100 end)
+    for _ = 1, 20 do
+      own:restart()
+      local before = good
+      loop.wait_until(function() return good > before + 50 end, 2000, "traffic after a restart")
+    end
+    running = false
+    for _, worker in ipairs(workers) do worker:await() end
+    for code in pairs(codes) do
+      assert.truthy(code == "CONNECTION_CLOSED" or code == "CONNECT_FAILED" or code == "TIMEOUT", code)
+    end
+    assert.equal(0, client:status().pending)
+    client:close():await()
+    apps[1]:stop():await()
+    apps = {}
+    local spy = resp.connect(own.port)
+    loop.wait_until(function() return #spy:call("PUBSUB", "CHANNELS") == 0 end)
+    spy:close()
+    own:stop()
+  end)
+
+  it("follows the master that Sentinels name, under load", function()
+    local group = broker.redis_group()
+    log.set_sink(function() end)
+    local watched = { sentinels = group.addresses, name = group.name }
+    app_of("redis://", echo, watched):start():await()
+    local client = perigee.client({ transport = "redis", sentinels = group.addresses, name = group.name })
+    local good, running = 0, true
+    local worker = perigee.spawn(function()
+      while running do
+        local ok = pcall(function() return client:send("echo", 1, { timeout = 300 }):await() end)
+        if ok then good = good + 1 else perigee.sleep(10):await() end
+      end
+    end)
+    loop.wait_until(function() return good > 50 end)
+    group.master:kill()
+    group:await_master(group.replica)
+    local before = good
+    loop.wait_until(function() return good > before + 50 end, 2000, "traffic after the failover")
+    running = false
+    worker:await()
+    client:close():await()
+    apps[1]:stop():await()
+    apps = {}
+    group:stop()
+  end)
+end)
+
+describe("options of Redis", function()
+  local function client(spec) return options.client(spec) end
+
+  local function refused(expected, spec)
+    local ok, err = pcall(client, spec)
+    assert.is_false(ok)
+    assert.equal("INVALID_OPTION", err.code)
+    assert.equal(expected, err.message)
+  end
+
+  it("are Nest's, in snake_case; the host is localhost:6379", function()
+    local got = client({ transport = "redis" })
+    assert.same({ { host = "localhost", port = 6379 } }, got.hosts)
+    assert.same({ ping_interval = 15000 }, got.settings)
+    assert.equal(2000, got.connect_timeout)
+    got = client({
+      transport = "redis", host = "h", port = "7000", username = "u", password = "p", db = 3, connection_name = "me",
+      retry_attempts = 5, retry_delay = 100, tls = { ca = "ca.pem" },
+    })
+    assert.same({ { host = "h", port = 7000 } }, got.hosts)
+    assert.same({ username = "u", password = "p", db = 3, connection_name = "me", ping_interval = 15000 }, got.settings)
+    assert.same({ ca = "ca.pem" }, got.tls)
+  end)
+
+  it("come from a URL too", function()
+    local got = client("redis://u:p%40ss@h:7000/2?connection_name=me")
+    assert.same({ { host = "h", port = 7000 } }, got.hosts)
+    assert.same({ username = "u", password = "p@ss", db = 2, connection_name = "me", ping_interval = 15000 },
+      got.settings)
+    assert.is_nil(got.tls)
+    got = client("rediss://:secret@h?ca=ca.pem")
+    assert.same({ password = "secret", ping_interval = 15000 }, got.settings)
+    assert.same({ ca = "ca.pem" }, got.tls)
+    assert.same({ { host = "a", port = 1 }, { host = "b", port = 6379 } }, client("redis://a:1,b").hosts)
+    assert.same({ { path = "/run/redis.sock" } }, client("redis:/run/redis.sock").hosts)
+  end)
+
+  it("turn Sentinels into what is dialled first", function()
+    local got = client({
+      transport = "redis", name = "m", sentinels = { { host = "a" }, "b:1" }, sentinel_password = "s",
+    })
+    assert.same({ { host = "a", port = 26379 }, { host = "b", port = 1 } }, got.hosts)
+    assert.same({ name = "m", sentinel_password = "s", ping_interval = 15000 }, got.settings)
+  end)
+
+  it("are refused with a reason", function()
+    local function redis(more)
+      more.transport = "redis"
+      return more
+    end
+    refused("option 'username' needs 'password' beside it", redis({ username = "u" }))
+    refused("option 'sentinels' needs the master's 'name' beside it", redis({ sentinels = { "a" } }))
+    refused("option 'name' is for 'sentinels' only", redis({ name = "m" }))
+    refused("options 'host' and 'sentinels' exclude each other", redis({ sentinels = { "a" }, name = "m", host = "h" }))
+    refused("option 'sentinels' must be a list of 1 to 64 hosts, not string", redis({ sentinels = "a", name = "m" }))
+    refused("option 'connection_name' must be printable, without spaces", redis({ connection_name = "a b" }))
+    refused("option 'db' must be a whole number from 0, not -1", redis({ db = -1 }))
+    refused("option 'ping_interval' must be milliseconds above 0, not 0", redis({ ping_interval = 0 }))
+    refused("unknown option 'wildcard'", redis({ wildcard = true }))
+    refused("bad URL 'redis://h/x': '/x' is not the number of a database", "redis://h/x")
+    refused("bad URL 'redis://***@h': a user needs a password: user:password@host", "redis://u@h")
+    refused("bad URL 'redis:h': '//' is missing after the scheme", "redis:h")
   end)
 end)

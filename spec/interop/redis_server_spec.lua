@@ -10,9 +10,6 @@ local process = require("spec.support.process")
 local resp = require("spec.support.resp")
 local uv = require("luv")
 
-local NO_HANDLER = '{"id":"I","status":"error",'
-  .. '"err":"There is no matching message handler defined in the remote service."}'
-
 local function value(json) return '{"response":' .. json .. ',"isDisposed":true,"id":"I"}' end
 
 --- Handlers with the names and answers of spec/peers/service.js.

@@ -78,7 +78,7 @@ local function address(given, url)
   local db = url.path:match("^/?(%d*)$")
   if not db then return ("'%s' is not the number of a database"):format(url.path) end
   if url.user and not url.pass then return "a user needs a password: user:password@host" end
-  given.host, given.port, given.hosts = url.host, url.port, url.hosts
+  if url.hosts then given.hosts = url.hosts else given.host, given.port = url.host, url.port end
   given.username, given.password = url.user, url.pass
   if given.username == "" then given.username = nil end
   given.db = tonumber(db)
