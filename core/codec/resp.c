@@ -31,6 +31,7 @@ static const redisReadTask *current_task(const redisReader *reader) {
 
 static const char too_large[] = "the reply is larger than allowed";
 static const char endless[] = "Protocol error, a line does not end";
+static const char resp3[] = "Protocol error, RESP3 was not asked for";
 
 static int fail(struct pge_resp *r, int status, const char *text) {
     if (r->status == 0) {
@@ -41,6 +42,15 @@ static int fail(struct pge_resp *r, int status, const char *text) {
 }
 
 /* ---- what the reader calls: a non-NULL result means "go on" ---- */
+
+static bool is_resp2(const redisReadTask *task) {
+    return task->type <= REDIS_REPLY_ERROR;
+}
+
+static void *refuse(const redisReadTask *task) {
+    fail(task->privdata, UV_EPROTO, resp3);
+    return NULL;
+}
 
 /* The element's place; NULL: it is not kept. */
 static struct pge_resp_item *item_of(struct pge_resp *r, const redisReadTask *task) {
@@ -79,6 +89,8 @@ static void *create_string(const redisReadTask *task, char *p, size_t n) {
                               : task->type == REDIS_REPLY_STATUS ? PGE_RESP_STATUS
                                                                  : PGE_RESP_BULK;
     struct pge_resp *r = task->privdata;
+    if (!is_resp2(task))
+        return refuse(task);
     /* As check_waiting, for what came in one piece. */
     if (kind != PGE_RESP_BULK && n + 2 > PGE_RESP_MAX_LINE) {
         fail(r, UV_EPROTO, endless);
@@ -97,6 +109,8 @@ static void *create_string(const redisReadTask *task, char *p, size_t n) {
 
 static void *create_array(const redisReadTask *task, element_count elements) {
     struct pge_resp *r = task->privdata;
+    if (!is_resp2(task))
+        return refuse(task);
     if (elements > PGE_RESP_MAX_ELEMENTS) {
         fail(r, UV_EMSGSIZE, "the reply has more elements than allowed");
         return NULL;
@@ -119,14 +133,8 @@ static void free_object(void *object) {
     (void)object; /* it is the struct pge_resp */
 }
 
-/* Nobody asks for RESP3: without functions for its types the reader would hand out numbers, which
- * are no objects. */
+/* Without functions for its types the reader would hand out numbers, which are no objects. */
 #if HIREDIS_MAJOR >= 1
-static void *refuse(const redisReadTask *task) {
-    fail(task->privdata, UV_EPROTO, "Protocol error, RESP3 was not asked for");
-    return NULL;
-}
-
 static void *create_double(const redisReadTask *task, double value, char *text, size_t n) {
     (void)value;
     (void)text;
@@ -199,6 +207,8 @@ static int check_waiting(struct pge_resp *r) {
     const char *line_end = memmem(p, n < PGE_RESP_MAX_LINE ? n : PGE_RESP_MAX_LINE, "\r\n", 2);
     if (!line_end)
         return n < PGE_RESP_MAX_LINE ? 0 : fail(r, UV_EPROTO, endless);
+    if (!is_resp2(current_task(reader)))
+        return fail(r, UV_EPROTO, resp3);
     /* It has read this line and found it good: what it waits for is a bulk string. */
     unsigned long long length = strtoull(p, NULL, 10);
     if (current_task(reader)->type == REDIS_REPLY_STRING &&

@@ -80,6 +80,11 @@ bool pge_resp_is(const struct pge_resp_item *item, const char *text);
 
 /* ---- writing: each appends to out. 0, or UV_ENOMEM with nothing appended ---- */
 
+/* A text as an argument. */
+static inline struct pge_span pge_resp_arg(const char *text) {
+    return (struct pge_span){text, strlen(text)};
+}
+
 /* One command of count arguments, its name the first. */
 int pge_resp_command(struct pge_buf *out, const struct pge_span *args, unsigned count);
 

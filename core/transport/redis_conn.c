@@ -8,7 +8,9 @@
 enum { LINGER_MS = 2000 };
 
 /* What our own commands' replies are for. */
-enum { TAG_NONE, TAG_PING, TAG_AUTH, TAG_SELECT, TAG_NAME, TAG_HELLO };
+enum { TAG_NONE, TAG_PING, TAG_AUTH, TAG_SELECT, TAG_NAME, TAG_READY };
+
+static const struct pge_span ping = {"PING", 4};
 
 static struct pge_loop *loop_of(const struct pge_redis_conn *self) {
     return self->engine->loop;
@@ -76,10 +78,6 @@ int pge_redis_conn_command(struct pge_redis_conn *self, uint64_t tag, unsigned r
     return status;
 }
 
-static struct pge_span span_of(const char *text) {
-    return (struct pge_span){text, strlen(text)};
-}
-
 /* ---- login ---- */
 
 /* All at once: the replies tell how far it got. PING comes last because it, unlike the others, is
@@ -89,25 +87,25 @@ static int log_in(struct pge_redis_conn *self) {
     char db[16];
     int status = 0;
     if (login->password && login->username) {
-        struct pge_span args[] = {span_of("AUTH"), span_of(login->username),
-                                  span_of(login->password)};
+        struct pge_span args[] = {pge_resp_arg("AUTH"), pge_resp_arg(login->username),
+                                  pge_resp_arg(login->password)};
         status = pge_redis_conn_command(self, TAG_AUTH, 1, args, 3);
     } else if (login->password) {
-        struct pge_span args[] = {span_of("AUTH"), span_of(login->password)};
+        struct pge_span args[] = {pge_resp_arg("AUTH"), pge_resp_arg(login->password)};
         status = pge_redis_conn_command(self, TAG_AUTH, 1, args, 2);
     }
     if (status == 0 && login->db) {
         snprintf(db, sizeof db, "%u", login->db);
-        struct pge_span args[] = {span_of("SELECT"), span_of(db)};
+        struct pge_span args[] = {pge_resp_arg("SELECT"), pge_resp_arg(db)};
         status = pge_redis_conn_command(self, TAG_SELECT, 1, args, 2);
     }
     if (status == 0 && login->connection_name) {
-        struct pge_span args[] = {span_of("CLIENT"), span_of("SETNAME"),
-                                  span_of(login->connection_name)};
+        struct pge_span args[] = {pge_resp_arg("CLIENT"), pge_resp_arg("SETNAME"),
+                                  pge_resp_arg(login->connection_name)};
         status = pge_redis_conn_command(self, TAG_NAME, 1, args, 3);
     }
     if (status == 0)
-        status = pge_redis_conn_command(self, TAG_HELLO, 1, &(struct pge_span){"PING", 4}, 1);
+        status = pge_redis_conn_command(self, TAG_READY, 1, &ping, 1);
     return status;
 }
 
@@ -142,9 +140,9 @@ static void login_reply(struct pge_redis_conn *self, uint64_t tag,
         refuse_login(self, "AUTH", item->text);
     else if (tag == TAG_SELECT && refused)
         refuse_login(self, "SELECT", item->text);
-    else if (tag == TAG_HELLO && refused)
+    else if (tag == TAG_READY && refused)
         refuse_login(self, "PING", item->text);
-    else if (tag == TAG_HELLO)
+    else if (tag == TAG_READY)
         be_ready(self);
 }
 
@@ -291,7 +289,7 @@ static void on_timer(struct pge_timer *timer) {
         self->is_asked = !self->has_heard && !self->is_paused;
         self->has_heard = false;
         if (self->is_asked)
-            pge_redis_conn_command(self, TAG_PING, 1, &(struct pge_span){"PING", 4}, 1);
+            pge_redis_conn_command(self, TAG_PING, 1, &ping, 1);
         pge_loop_timer(loop_of(self), timer, ping_ms);
     }
 }

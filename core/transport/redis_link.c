@@ -314,37 +314,39 @@ static int publish(struct pge_redis_link *self, struct pge_call *call, struct pg
 }
 
 /* Puts a request beside a channel that is not open yet; asks for it when nobody has. The wait's
- * command is still to be written. NULL: out of memory, or the connection is gone. */
-static struct wait *wait_for(struct pge_redis_link *self, struct pge_redis_channel *channel,
-                             struct pge_call *call) {
+ * command is still to be written. 0, UV_ENOMEM, UV_EPIPE. */
+static int wait_for(struct pge_redis_link *self, struct pge_redis_channel *channel,
+                    struct pge_call *call, struct wait **out) {
     struct wait *wait = pge_calloc(1, sizeof *wait);
     if (!wait)
-        return NULL;
-    if (!channel->is_asked) {
-        if (ask(self, "SUBSCRIBE", channel, (uint64_t)(uintptr_t)channel) < 0) {
-            pge_free(wait);
-            return NULL;
-        }
-        channel->is_asked = true;
+        return UV_ENOMEM;
+    int status =
+        channel->is_asked ? 0 : ask(self, "SUBSCRIBE", channel, (uint64_t)(uintptr_t)channel);
+    if (status < 0) {
+        pge_free(wait);
+        return status;
     }
+    channel->is_asked = true;
     wait->place = (struct pge_redis_place){channel, true};
     wait->call = call;
     pge_list_push(&channel->waiting, &wait->node);
-    return wait;
+    *out = wait;
+    return 0;
 }
 
 static int send_to(struct pge_redis_link *self, struct pge_redis_channel *channel,
                    struct pge_call *call, const struct pge_message *m) {
+    struct wait *wait;
     if (channel->is_open) {
         int status = publish(self, call, name_of(channel), m, pge_call_id(call));
         if (status == 0)
             call->data = &channel->place;
         return status;
     }
-    struct wait *wait = wait_for(self, channel, call);
-    if (!wait)
-        return UV_ENOMEM;
-    int status = write_publish(self, &wait->command, name_of(channel), m, pge_call_id(call));
+    int status = wait_for(self, channel, call, &wait);
+    if (status < 0)
+        return status;
+    status = write_publish(self, &wait->command, name_of(channel), m, pge_call_id(call));
     self->waiting_bytes += pge_buf_len(&wait->command);
     if (status < 0)
         free_wait(self, wait);
@@ -396,6 +398,7 @@ int pge_redis_link_emit(struct pge_link *link, struct pge_call *call, const stru
 int pge_redis_link_resume(struct pge_link *link, struct pge_call *call) {
     struct pge_redis_link *self = link_of(link);
     struct pge_redis_channel *channel;
+    struct wait *wait;
     struct pge_buf held = call->held;
     size_t n;
     if (pge_buf_len(&held) < sizeof n)
@@ -405,15 +408,16 @@ int pge_redis_link_resume(struct pge_link *link, struct pge_call *call) {
     int status = enter_channel(self, (struct pge_span){pge_buf_head(&held), n}, &channel);
     if (status < 0)
         return status;
-    struct wait *wait = wait_for(self, channel, call);
+    status = wait_for(self, channel, call, &wait);
     size_t rest = pge_buf_len(&held) - n;
-    if (wait && pge_buf_append(&wait->command, pge_buf_head(&held) + n, rest) < 0) {
-        free_wait(self, wait);
-        wait = NULL;
+    if (status == 0) {
+        status = pge_buf_append(&wait->command, pge_buf_head(&held) + n, rest);
+        if (status < 0)
+            free_wait(self, wait);
     }
-    if (!wait) {
+    if (status < 0) {
         leave(self, channel);
-        return UV_ENOMEM;
+        return status;
     }
     self->waiting_bytes += rest;
     call->data = &wait->place;

@@ -10,10 +10,6 @@ enum { TAG_ROLE = PGE_REDIS_TAG_FIRST, TAG_MASTER };
 
 static const char switch_channel[] = "+switch-master";
 
-static struct pge_span span_of(const char *text) {
-    return (struct pge_span){text, strlen(text)};
-}
-
 static void lose(struct pge_redis_pair *pair, enum pge_fault fault, const char *message) {
     if (pair->is_lost || pair->is_closing)
         return;
@@ -143,9 +139,9 @@ static struct pge_redis_pair *of_watch(struct pge_redis_conn *conn) {
 /* It is asked, and told to tell, at once: a switch between the two must not be missed. */
 static void watch_ready(struct pge_redis_conn *conn) {
     struct pge_redis_pair *pair = of_watch(conn);
-    struct pge_span ask[] = {span_of("SENTINEL"), span_of("get-master-addr-by-name"),
-                             span_of(pair->options->sentinel_name)};
-    struct pge_span follow[] = {span_of("SUBSCRIBE"), span_of(switch_channel)};
+    struct pge_span ask[] = {pge_resp_arg("SENTINEL"), pge_resp_arg("get-master-addr-by-name"),
+                             pge_resp_arg(pair->options->sentinel_name)};
+    struct pge_span follow[] = {pge_resp_arg("SUBSCRIBE"), pge_resp_arg(switch_channel)};
     int status = pge_redis_conn_command(conn, TAG_MASTER, 1, ask, 3);
     if (status == 0)
         status = pge_redis_conn_command(conn, 0, 1, follow, 2);

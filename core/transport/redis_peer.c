@@ -32,10 +32,6 @@ static struct pge_redis_session *up_session(const struct pge_redis_peer *self) {
     return self->session && self->session->is_up ? self->session : NULL;
 }
 
-static struct pge_span span_of(const char *text) {
-    return (struct pge_span){text, strlen(text)};
-}
-
 /* ---- sessions ---- */
 
 /* Lets go of the current session; its end is awaited elsewhere. */
@@ -54,13 +50,13 @@ static void be_down(struct pge_redis_peer *self, enum pge_fault fault, const cha
 }
 
 static int subscribe(const struct pge_redis_peer *self, const char *route, uint64_t tag) {
-    struct pge_span args[] = {span_of(self->wants_wildcards ? "PSUBSCRIBE" : "SUBSCRIBE"),
-                              span_of(route)};
+    struct pge_span args[] = {pge_resp_arg(self->wants_wildcards ? "PSUBSCRIBE" : "SUBSCRIBE"),
+                              pge_resp_arg(route)};
     return pge_redis_conn_command(&self->session->pair.sub, tag, 1, args, 2);
 }
 
 static int unsubscribe(const struct pge_redis_peer *self, struct pge_span name, uint64_t tag) {
-    struct pge_span args[] = {span_of(self->wants_wildcards ? "PUNSUBSCRIBE" : "UNSUBSCRIBE"),
+    struct pge_span args[] = {pge_resp_arg(self->wants_wildcards ? "PUNSUBSCRIBE" : "UNSUBSCRIBE"),
                               name};
     return pge_redis_conn_command(&self->session->pair.sub, tag, 1, args, 2);
 }
@@ -72,7 +68,7 @@ static int enter(struct pge_redis_peer *self, struct pge_subscription *subscript
         self->has_channels = true;
     }
     struct pge_redis_channel *channel =
-        pge_redis_channels_get(&self->channels, span_of(subscription->route));
+        pge_redis_channels_get(&self->channels, pge_resp_arg(subscription->route));
     if (!channel)
         return UV_ENOMEM;
     channel->user = subscription;
@@ -309,7 +305,7 @@ int pge_redis_peer_subscribe(struct pge_peer *peer, struct pge_subscription *sub
 
 void pge_redis_peer_unsubscribe(struct pge_peer *peer, struct pge_subscription *subscription) {
     struct pge_redis_peer *self = peer_of(peer);
-    struct pge_span name = span_of(subscription->route);
+    struct pge_span name = pge_resp_arg(subscription->route);
     struct pge_redis_channel *channel =
         self->has_channels ? pge_redis_channels_find(&self->channels, name) : NULL;
     if (!channel || channel->user != subscription)
@@ -327,7 +323,7 @@ void pge_redis_peer_leave(struct pge_peer *peer) {
         session->is_leaving = true;
         for (struct pge_list *n = all->next; n != all; n = n->next) {
             const char *route = container_of(n, struct pge_subscription, node)->route;
-            if (unsubscribe(self, span_of(route), TAG_LEAVE) == 0)
+            if (unsubscribe(self, pge_resp_arg(route), TAG_LEAVE) == 0)
                 session->awaited++;
         }
     }
@@ -344,57 +340,67 @@ void pge_redis_peer_settle(struct pge_peer *peer, struct pge_request *request,
 
 /* ---- ops of a peer ---- */
 
-/* Where the next reply is to be written: the connection, or what is kept. NULL: it is full. */
-static struct pge_buf *reply_buffer(struct pge_redis_peer *self) {
-    struct pge_redis_session *session = up_session(self);
-    if (session)
-        return pge_redis_conn_out(&session->pair.pub);
-    size_t most = self->base.server->options.pause_queued_bytes;
-    return pge_buf_len(&self->kept) < most ? &self->kept : NULL;
+/* A reply on its way into out: the connection's, or what is kept while there is none. */
+struct draft {
+    struct pge_redis_session *session; /* NULL: it is kept */
+    struct pge_buf *out;
+    struct pge_resp_open open;
+};
+
+/* 1: begun. 0: there is no room, it is dropped; its client has long been told of the loss. */
+static int begin_reply(struct pge_redis_peer *self, const struct pge_request *request,
+                       struct draft *draft) {
+    struct pge_span channel = pge_request_reply_to(request);
+    draft->session = up_session(self);
+    if (draft->session && draft->session->pair.pub.conn->failed)
+        draft->session = NULL; /* it is about to be lost */
+    if (draft->session)
+        draft->out = pge_redis_conn_out(&draft->session->pair.pub);
+    else if (pge_buf_len(&self->kept) < self->base.server->options.pause_queued_bytes)
+        draft->out = &self->kept;
+    else {
+        complain(self, "A reply was dropped while Redis is away", channel);
+        return 0;
+    }
+    int status = pge_resp_publish_open(draft->out, channel, PGE_REDIS_REPLY, &draft->open);
+    return status < 0 ? status : 1;
 }
 
-/* Ends, or takes back, a reply begun in out. */
-static int finish_reply(struct pge_redis_peer *self, struct pge_buf *out,
-                        const struct pge_resp_open *open, int status) {
-    struct pge_redis_session *session = up_session(self);
+/* Ends it, or takes it back. */
+static int finish_reply(struct pge_redis_peer *self, struct draft *draft, int status) {
+    size_t most = self->base.server->options.max_queued_bytes;
     if (status == 0)
-        status = pge_resp_publish_close(out, open);
-    if (status == 0 && pge_buf_len(out) - open->len > self->base.server->options.max_queued_bytes)
+        status = pge_resp_publish_close(draft->out, &draft->open);
+    if (status == 0 && pge_buf_len(draft->out) - draft->open.len > most)
         status = UV_EMSGSIZE;
-    if (status == 0 && session)
-        status = pge_redis_conn_wrote(&session->pair.pub, 0);
+    if (status == 0 && draft->session)
+        status = pge_redis_conn_wrote(&draft->session->pair.pub, 0);
     else if (status == 0)
         self->kept_count++;
     if (status < 0)
-        pge_resp_publish_undo(out, open);
+        pge_resp_publish_undo(draft->out, &draft->open);
     return status;
 }
 
 int pge_redis_peer_reply(struct pge_peer *peer, const struct pge_request *request,
                          enum pge_reply kind, const struct pge_payload *body) {
     struct pge_redis_peer *self = peer_of(peer);
-    struct pge_buf *out = reply_buffer(self);
-    struct pge_resp_open open;
-    if (!out)
-        return 0; /* dropped: the client has long been told that the broker was lost */
-    int status = pge_resp_publish_open(out, pge_request_reply_to(request), PGE_REDIS_REPLY, &open);
-    if (status < 0)
+    struct draft draft;
+    int status = begin_reply(self, request, &draft);
+    if (status <= 0)
         return status;
-    status = pge_packet_reply(out, pge_request_id(request), kind, body);
-    return finish_reply(self, out, &open, status);
+    status = pge_packet_reply(draft.out, pge_request_id(request), kind, body);
+    return finish_reply(self, &draft, status);
 }
 
 int pge_redis_peer_no_handler(struct pge_peer *peer, const struct pge_request *request) {
     struct pge_redis_peer *self = peer_of(peer);
-    struct pge_buf *out = reply_buffer(self);
-    struct pge_resp_open open;
-    if (!out)
-        return 0;
-    int status = pge_resp_publish_open(out, pge_request_reply_to(request), PGE_REDIS_REPLY, &open);
-    if (status < 0)
+    struct draft draft;
+    int status = begin_reply(self, request, &draft);
+    if (status <= 0)
         return status;
-    status = pge_packet_no_handler(out, pge_request_id(request));
-    return finish_reply(self, out, &open, status);
+    status = pge_packet_no_handler(draft.out, pge_request_id(request));
+    return finish_reply(self, &draft, status);
 }
 
 size_t pge_redis_peer_queued(const struct pge_peer *peer) {
