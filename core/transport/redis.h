@@ -1,7 +1,7 @@
 /*
- * redis.h - what the files of the Redis transport share: redis_link.c, the client's end, and
- * redis_peer.c, the server's. The contract of the ops is transport.h's. Beneath them are
- * redis_pair.h, the connections of one end, and redis_channels.h.
+ * redis.h - what the files of the Redis transport share: redis_link.c and redis_call.c, the
+ * client's end, redis_session.c and redis_peer.c, the server's. The contract of the ops is
+ * transport.h's. Beneath them are redis_pair.h, the connections of one end, and redis_channels.h.
  */
 #ifndef PGE_TRANSPORT_REDIS_H
 #define PGE_TRANSPORT_REDIS_H
@@ -32,6 +32,25 @@ struct pge_redis_link {
     bool needs_receivers;   /* a request that nobody receives fails at once */
 };
 
+/* ---- redis_call.c, for redis_link.c ---- */
+
+/* The call whose PUBLISH had that tag; NULL: it is over. */
+struct pge_call *pge_redis_link_find(const struct pge_redis_link *self, uint64_t tag);
+/* Redis' word on one call: it fails with that as `err`. */
+void pge_redis_call_refuse(struct pge_call *call, struct pge_span text);
+/* The SUBSCRIBE of a channel was acknowledged, or refused. */
+void pge_redis_link_opened(struct pge_redis_link *self, struct pge_redis_channel *channel);
+void pge_redis_link_refused(struct pge_redis_link *self, struct pge_redis_channel *channel,
+                            struct pge_span text);
+/* Unsubscribes from what is idle; on_turn of self->sweep. */
+void pge_redis_link_sweep(struct pge_defer *defer);
+/* Before a ready link is lost: packs calls that may wait for the next one for link_resume. */
+void pge_redis_link_pack(struct pge_redis_link *self);
+/* The link ends: what waited is freed, its calls are not touched. */
+void pge_redis_link_free_waits(struct pge_redis_link *self);
+
+/* ---- ops of a link ---- */
+
 int pge_redis_link_connect(struct pge_link *link);
 int pge_redis_link_send(struct pge_link *link, struct pge_call *call, const struct pge_message *m);
 int pge_redis_link_emit(struct pge_link *link, struct pge_call *call, const struct pge_message *m);
@@ -61,6 +80,23 @@ struct pge_redis_peer {
     struct pge_defer gone;
     bool has_channels, wants_wildcards, is_closing;
 };
+
+/* ---- between redis_session.c and redis_peer.c ---- */
+
+/* The session while it can be used; NULL: there is none, or it is not up. */
+static inline struct pge_redis_session *pge_redis_peer_up(const struct pge_redis_peer *self) {
+    return self->session && self->session->is_up ? self->session : NULL;
+}
+/* Lets go of the session, if any; its end is awaited elsewhere. */
+void pge_redis_peer_drop(struct pge_redis_peer *self, bool flush);
+/* Frees what is left once it was closed and its sessions have ended. */
+void pge_redis_peer_maybe_gone(struct pge_redis_peer *self);
+/* Says by on_fault what the connection survives. */
+void pge_redis_peer_complain(struct pge_redis_peer *self, const char *what, struct pge_span text);
+/* A message. */
+void pge_redis_peer_push(struct pge_redis_peer *self, const struct pge_resp_reply *reply);
+
+/* ---- ops of a peer ---- */
 
 int pge_redis_check_route(const struct pge_settings *settings, const char *route, char *why,
                           size_t size);
