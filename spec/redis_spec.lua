@@ -7,6 +7,7 @@ local broker = require("spec.support.broker")
 local certs = require("spec.support.certs")
 local loop = require("spec.support.loop")
 local process = require("spec.support.process")
+local program = require("spec.support.perigee")
 local resp = require("spec.support.resp")
 
 local function failure(awaitable)
@@ -778,6 +779,71 @@ describe("a service over Redis", function()
     apps[1]:stop():await()
     apps = {}
     group:stop()
+  end)
+end)
+
+describe("the program over Redis", function()
+  local redis
+  setup(function() redis = broker.redis() end)
+  after_each(function()
+    program.clean()
+    loop.finish()
+  end)
+  teardown(broker.stop_all)
+
+  it("serves a script, and sends and emits from the shell", function()
+    local script = program.script(([[
+      local perigee = require("perigee")
+      local app = perigee.app()
+      local events = {}
+      app:message("stream", function(n) return perigee.of(n, n + 1) end)
+      app:event("told", function(data) events[#events + 1] = data end)
+      app:message("events", function() return perigee.array(events) end)
+      app:listen("redis://127.0.0.1:%d")
+      return app
+    ]]):format(redis.port))
+    local serving = program.start({ "serve", script })
+    assert.same({ redis.url }, program.urls(serving))
+    local code, out, err = program.run({ "send", redis.url, "stream", "41" })
+    assert.same({ 0, "41\n42\n", "" }, { code, out, err })
+    code, out, err = program.run({ "emit", redis.url, "told", '{"a": 1}' })
+    assert.same({ 0, "", "" }, { code, out, err })
+    code, out = program.run({ "send", redis.url, "events" })
+    assert.same({ 0, '[{"a":1}]\n' }, { code, out })
+    code, out, err = program.run({ "send", redis.url, "nobody", "--option", "no_responders=true" })
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.truthy(err:find("perigee: NO_HANDLER: Empty response.", 1, true), err)
+    serving:kill()
+    assert.equal(0, (serving:wait()))
+  end)
+end)
+
+describe("custom serialisers over Redis", function()
+  teardown(broker.stop_all)
+
+  it("write what is published and read what comes back", function()
+    local redis = broker.redis()
+    local client = perigee.client({
+      transport = "redis", host = "127.0.0.1", port = redis.port,
+      serialize = function(packet)
+        return { pattern = packet.pattern, data = { wrapped = packet.data }, id = packet.id }
+      end,
+      deserialize = function(packet) return { id = packet.id, response = packet.answer, isDisposed = true } end,
+    })
+    local sub, pub = resp.connect(redis.port), resp.connect(redis.port)
+    sub:call("SUBSCRIBE", '{"cmd":"x"}')
+    local seen = watch(client:send({ cmd = "x" }, 1))
+    local payload = sub:read()[3]
+    assert.truthy(payload:find('"data":{"wrapped":1}', 1, true), payload)
+    pub:call("PUBLISH", '{"cmd":"x"}.reply', ('{"id":"%s","answer":7}'):format(id_of(payload)))
+    assert.same({ 7 }, finish(seen).values)
+    loop.wait_until(function() return #pub:call("PUBSUB", "CHANNELS") == 1 end)
+    client:close():await()
+    sub:close()
+    pub:close()
+    redis:stop()
+    loop.finish()
   end)
 end)
 

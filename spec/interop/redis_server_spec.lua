@@ -273,5 +273,29 @@ describe("perigee as a service of Nest over Redis", function()
     tcp_service.stop()
   end)
 
+  it("is a bridge from Redis to NATS in one route line, Nest at both ends", function()
+    local nats = broker.nats()
+    local nats_service = nest.service({ transport = "nats", servers = nats.url })
+    local client = perigee.client(nats.url)
+    serve(ours.port, nil, function(app)
+      for _, pattern in ipairs({ "echo", "stream", "error.object", "event", "received" }) do
+        app:forward(pattern, client)
+      end
+    end)
+    assert.same({ { a = { 1, "é😀" } } }, (nest_client:send("echo", { a = { 1, "é😀" } })))
+    assert.same({ 1, 2, 3 }, (nest_client:send("stream", 1)))
+    assert.same({ code = 402, message = "no funds" }, select(2, nest_client:send("error.object", 1)))
+    nest_client:emit("event", { n = 1 })
+    local received
+    loop.wait_until(function()
+      received = nest_client:send("received", 1)[1]
+      return received[1]
+    end)
+    assert.same({ n = 1 }, received[1].data)
+    client:close():await()
+    nats_service.stop()
+    nats:stop()
+  end)
+
   it("has another service beside it as a witness", function() assert.is_nil(service.process.exit_code) end)
 end)
