@@ -266,9 +266,24 @@ bool pge_resp_is(const struct pge_resp_item *item, const char *text) {
 
 /* ---- writing ---- */
 
+/* Writes "12\r\n" where there is room for 22 bytes. Returns its length. */
+static size_t put_number(char *out, size_t number) {
+    char digits[20];
+    size_t n = 0;
+    do
+        digits[n++] = (char)('0' + number % 10);
+    while (number /= 10);
+    for (size_t i = 0; i < n; i++)
+        out[i] = digits[n - 1 - i];
+    out[n] = '\r';
+    out[n + 1] = '\n';
+    return n + 2;
+}
+
 /* "$12\r\n", "*3\r\n". Room was made. */
 static void put_head(struct pge_buf *out, char sign, size_t number) {
-    out->end += (size_t)snprintf(out->data + out->end, 32, "%c%zu\r\n", sign, number);
+    out->data[out->end++] = sign;
+    out->end += put_number(out->data + out->end, number);
 }
 
 int pge_resp_command(struct pge_buf *out, const struct pge_span *args, unsigned count) {
@@ -310,7 +325,7 @@ int pge_resp_publish_open(struct pge_buf *out, struct pge_span name, struct pge_
 int pge_resp_publish_close(struct pge_buf *out, const struct pge_resp_open *open) {
     size_t n = pge_buf_len(out) - open->mark - GAP;
     char text[32];
-    size_t width = (size_t)snprintf(text, sizeof text, "%zu\r\n", n);
+    size_t width = put_number(text, n);
     int status = pge_buf_reserve(out, (width > GAP ? width - GAP : 0) + 2);
     if (status < 0) {
         pge_resp_publish_undo(out, open);
