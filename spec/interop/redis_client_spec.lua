@@ -82,6 +82,7 @@ describe("perigee as a client of Nest over Redis", function()
       [{ cmd = "charge" }] = '{"cmd":"charge"}',
       [{ B = 1, a = 2, A = 3, b = 4, _c = 5, ["10"] = 6, ["9"] = 7 }] = '{"_c":5,"10":6,"9":7,"a":2,"A":3,"b":4,"B":1}',
       [42] = "42",
+      [{ text = "ä\tö 日 😀" }] = '{"text":"ä\tö 日 😀"}', -- white space in a channel's name is just that
     }) do
       local said = both_say(4, function(client) client:send(pattern, { amount = 1 }):await() end,
         function(client) assert.is_nil(select(2, client:send(pattern, { amount = 1 }))) end)
