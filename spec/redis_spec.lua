@@ -214,7 +214,7 @@ describe("a client over Redis", function()
 
     it("waits for the timeout when nobody receives, as Nest does", function()
       local client, pub, sub = pair()
-      local seen = watch(client:send("nosuch", 1, { timeout = 60 }))
+      local seen = watch(client:send("nosuch", 1, { timeout = 400 }))
       sub:acknowledge(sub:command())
       pub:command()
       pub:write(":0\r\n")
@@ -700,16 +700,32 @@ describe("a service over Redis", function()
   end)
 
   it("stops reading while its replies are not read, and loses none", function()
+    local handled = 0
     local p = played(function(app)
-      app:message("big", function(data) return ("x"):rep(data) end)
+      app:message("big", function(data)
+        handled = handled + 1
+        return ("x"):rep(data)
+      end)
     end)
     p.sub:acknowledge(p.sub:command())
     p.started:await()
     p.pub.peer:pause()
-    for _ = 1, 200 do p.sub.peer:push(resp.command({ "message", "big", '{"data":65536,"id":"I"}' })) end
-    loop.run_for(100)
+    local sent = 0
+    local function push(n)
+      for _ = 1, n do p.sub.peer:push(resp.command({ "message", "big", '{"data":65536,"id":"I"}' })) end
+      sent = sent + n
+    end
+    repeat -- until the kernel's buffers are full, and what is queued is above the limit
+      push(50)
+      loop.run_for(20)
+    until handled < sent
+    push(50)
+    local before = handled
+    loop.run_for(50)
+    assert.equal(before, handled)
     p.pub.peer:resume()
-    for _ = 1, 200 do assert.equal(65536 + 42, #p.pub:command(5000)[3]) end
+    for _ = 1, sent do assert.equal(65536 + 42, #p.pub:command(10000)[3]) end
+    assert.equal(sent, handled)
   end)
 
   it("answers through twenty kills of the broker: every call ends, traffic resumes within 2 s", function()

@@ -64,15 +64,23 @@ describe("perigee as a client of Nest over Redis", function()
     return lines
   end
 
-  --- Both clients do the same; the broker hears the same n commands.
+  --- Both clients do the same, and the broker hears the same n commands. What they do is given a function that waits
+  --- until so many more were heard.
   local function both_say(n, ours, theirs)
     local client = connect()
     client:connect():await()
     monitor = resp.monitor(redis.port)
-    theirs(nest_client)
-    local expected = without_pattern(monitor:take(n))
-    ours(client)
-    assert.same(expected, without_pattern(monitor:take(n)))
+    local function record(act, who)
+      local lines = {}
+      local function heard(more)
+        for _, line in ipairs(monitor:take(more)) do lines[#lines + 1] = line end
+      end
+      act(who, heard)
+      heard(n - #lines)
+      return without_pattern(lines)
+    end
+    local expected = record(theirs, nest_client)
+    assert.same(expected, record(ours, client))
     return expected
   end
 
@@ -95,19 +103,18 @@ describe("perigee as a client of Nest over Redis", function()
   end)
 
   it("RED-02 publishes a second call at once while the first is pending", function()
-    local first
-    local said = both_say(4, function(client)
-      first = watch(client:send("never", 1, { timeout = false }))
-      loop.run_for(50)
-      client:send("never", 2, { timeout = 50 }):catch(function() end)
-      loop.run_for(20)
-      first.subscription:unsubscribe()
-      loop.run_for(50)
-    end, function(client)
+    local said = both_say(4, function(client, heard)
+      local one = watch(client:send("never", 1))
+      heard(2)
+      local two = watch(client:send("never", 2))
+      heard(1)
+      one.subscription:unsubscribe()
+      two.subscription:unsubscribe()
+    end, function(client, heard)
       local one = client:start({ op = "send", pattern = "never", data = 1 })
-      loop.run_for(50)
+      heard(2)
       local two = client:start({ op = "send", pattern = "never", data = 2 })
-      loop.run_for(20)
+      heard(1)
       client:outcome(client:start({ op = "cancel", of = one }))
       client:outcome(client:start({ op = "cancel", of = two }))
     end)
@@ -116,15 +123,16 @@ describe("perigee as a client of Nest over Redis", function()
   end)
 
   it("RED-03 unsubscribes when the last call is cancelled", function()
-    both_say(3, function(client)
+    local said = both_say(3, function(client, heard)
       local seen = watch(client:send("never", 1))
-      loop.run_for(50)
+      heard(2)
       seen.subscription:unsubscribe()
-    end, function(client)
+    end, function(client, heard)
       local id = client:start({ op = "send", pattern = "never", data = 1 })
-      loop.run_for(50)
+      heard(2)
       client:outcome(client:start({ op = "cancel", of = id }))
     end)
+    assert.equal("UNSUBSCRIBE never.reply", said[3])
   end)
 
   it("RED-04 ignores the replies to other clients on the same pattern", function()
