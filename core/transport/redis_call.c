@@ -37,8 +37,10 @@ static struct pge_span name_of(const struct pge_redis_channel *channel) {
 
 enum { SLOT_BITS = 20 };
 
-static uint64_t tag_of(const struct pge_call *call) {
-    return (uint64_t)call->generation << SLOT_BITS | call->slot;
+static uint64_t tag_of(const struct pge_redis_link *self, const struct pge_call *call) {
+    bool is_loud = call->kind == PGE_CALL_EVENT || self->needs_receivers;
+    uint64_t tag = (uint64_t)call->generation << SLOT_BITS | call->slot;
+    return is_loud ? tag : tag | PGE_REDIS_QUIET;
 }
 
 /* NULL: it is over. */
@@ -108,7 +110,7 @@ static int publish_wait(struct pge_redis_link *self, const struct wait *wait) {
     size_t len = pge_buf_len(out);
     int status = pge_buf_append(out, pge_buf_head(&wait->command), n);
     if (status == 0)
-        status = pge_redis_conn_wrote(&self->pair.pub, tag_of(wait->call));
+        status = pge_redis_conn_wrote(&self->pair.pub, tag_of(self, wait->call));
     if (status < 0)
         out->end = out->start + len;
     return status;
@@ -219,7 +221,7 @@ static int publish(struct pge_redis_link *self, struct pge_call *call, struct pg
     size_t len = pge_buf_len(out);
     int status = write_publish(self, out, route, m, id);
     if (status == 0)
-        status = pge_redis_conn_wrote(&self->pair.pub, tag_of(call));
+        status = pge_redis_conn_wrote(&self->pair.pub, tag_of(self, call));
     if (status < 0)
         out->end = out->start + len;
     return status;

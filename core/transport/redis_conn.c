@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <uv.h>
 
-/* A connection that is closed still writes what it has, for so long. */
-enum { LINGER_MS = 2000 };
+/* A connection that is closed still writes what it has, for so long; a hushed one is not read. */
+enum { LINGER_MS = 2000, HUSH_MS = 10 };
 
 /* What our own commands' replies are for. */
 enum { TAG_NONE, TAG_PING, TAG_AUTH, TAG_SELECT, TAG_NAME, TAG_READY };
@@ -39,25 +39,59 @@ static void lose(struct pge_redis_conn *self, enum pge_fault fault, const char *
     if (self->conn)
         pge_conn_read_stop(self->conn);
     pge_loop_timer_stop(loop_of(self), &self->timer);
+    pge_loop_timer_stop(loop_of(self), &self->look);
     self->engine->enter(self->engine, tell_lost, &loss);
 }
 
 /* ---- commands ---- */
 
+static void listen_again(struct pge_redis_conn *self) {
+    if (!self->is_hushed)
+        return;
+    self->is_hushed = self->has_looked = false;
+    pge_loop_timer_stop(loop_of(self), &self->look);
+    if (!self->is_paused)
+        pge_conn_read_start(self->conn);
+}
+
+/* After a quiet command. What was awaited when it last listened must have had its turn. */
+static void hush(struct pge_redis_conn *self) {
+    bool is_first = pge_buf_len(&self->tags) == sizeof(uint64_t);
+    if (self->is_hushed || self->loud || self->is_paused || !(self->has_looked || is_first))
+        return;
+    self->is_hushed = true;
+    pge_conn_read_stop(self->conn);
+    pge_loop_timer(loop_of(self), &self->look, HUSH_MS);
+}
+
+static void on_look(struct pge_timer *timer) {
+    listen_again(container_of(timer, struct pge_redis_conn, look));
+}
+
 static int push_tag(struct pge_redis_conn *self, uint64_t tag) {
-    return pge_buf_append(&self->tags, &tag, sizeof tag);
+    int status = pge_buf_append(&self->tags, &tag, sizeof tag);
+    if (status == 0 && !(tag & PGE_REDIS_QUIET)) {
+        self->loud++;
+        listen_again(self);
+    }
+    return status;
 }
 
 static uint64_t shift_tag(struct pge_redis_conn *self) {
     uint64_t tag;
     memcpy(&tag, pge_buf_head(&self->tags), sizeof tag);
     pge_buf_consume(&self->tags, sizeof tag);
-    return tag;
+    self->loud -= !(tag & PGE_REDIS_QUIET);
+    return tag & ~PGE_REDIS_QUIET;
 }
 
 int pge_redis_conn_wrote(struct pge_redis_conn *self, uint64_t tag) {
     int status = pge_conn_dirty(self->conn);
-    return status < 0 ? status : push_tag(self, tag);
+    if (status == 0)
+        status = push_tag(self, tag);
+    if (status == 0 && tag & PGE_REDIS_QUIET)
+        hush(self);
+    return status;
 }
 
 int pge_redis_conn_command(struct pge_redis_conn *self, uint64_t tag, unsigned replies,
@@ -66,6 +100,7 @@ int pge_redis_conn_command(struct pge_redis_conn *self, uint64_t tag, unsigned r
         return UV_EPIPE;
     struct pge_buf *out = &self->conn->out;
     size_t len = pge_buf_len(out), tags = pge_buf_len(&self->tags);
+    unsigned loud = self->loud;
     int status = pge_resp_command(out, args, count);
     for (unsigned i = 0; status == 0 && i < replies; i++)
         status = push_tag(self, tag);
@@ -74,6 +109,7 @@ int pge_redis_conn_command(struct pge_redis_conn *self, uint64_t tag, unsigned r
     if (status < 0) {
         out->end = out->start + len;
         self->tags.end = self->tags.start + tags;
+        self->loud = loud;
     }
     return status;
 }
@@ -210,7 +246,7 @@ struct input {
 
 static void take_input(void *arg) {
     struct input *in = arg;
-    in->conn->has_heard = true;
+    in->conn->has_heard = in->conn->has_looked = true;
     pge_resp_feed(&in->conn->resp, in->data, in->n);
     parse(in->conn);
 }
@@ -320,6 +356,7 @@ int pge_redis_conn_start(struct pge_redis_conn *self, struct pge_engine *engine,
     if (status < 0)
         return status;
     pge_timer_init(&self->timer, on_timer);
+    pge_timer_init(&self->look, on_look);
     pge_defer_init(&self->gone, on_gone);
     self->dial =
         pge_dial_start(engine->loop, target, login->connect_timeout_ms, on_dialled, self, &status);
@@ -373,6 +410,7 @@ void pge_redis_conn_close(struct pge_redis_conn *self, bool flush) {
     bool was_ready = self->state == PGE_REDIS_READY;
     self->state = PGE_REDIS_CLOSING;
     pge_loop_timer_stop(loop_of(self), &self->timer);
+    pge_loop_timer_stop(loop_of(self), &self->look);
     if (self->dial)
         pge_dial_cancel(self->dial);
     self->dial = NULL;

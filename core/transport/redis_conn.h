@@ -58,14 +58,25 @@ struct pge_redis_conn {
     struct pge_conn *conn;
     struct pge_resp resp;
     struct pge_buf tags;    /* uint64_t each */
+    unsigned loud;          /* of these, not quiet */
+    struct pge_timer look;  /* the end of a time of not reading */
     struct pge_timer timer; /* login limit; PINGs; after close: the wait for the last write */
     struct pge_defer gone;  /* on_closed, when there never was a conn */
     enum pge_redis_conn_state state;
     bool is_paused, is_asked, has_heard;
+    bool is_hushed;  /* not read for a while: all that is awaited is quiet */
+    bool has_looked; /* something was read since it last was hushed */
 };
 
 /* Tags below are not the owner's to use. */
 enum { PGE_REDIS_TAG_FIRST = 16 };
+
+/*
+ * Added to a tag: there is no hurry to read this reply, which will say nothing new unless it is an
+ * error. A connection that awaits only such is looked at every 10 ms: each PUBLISH is answered, and
+ * half of all wake-ups would be for those answers.
+ */
+#define PGE_REDIS_QUIET ((uint64_t)1 << 63)
 
 /* Starts dialling. 0, or < 0: could not start, nothing follows. target is borrowed for the call,
  * its tls until on_closed. */
