@@ -4,29 +4,11 @@ local perigee = require("perigee")
 local broker = require("spec.support.broker")
 local loop = require("spec.support.loop")
 local nest = require("spec.support.nest")
+local outcome = require("spec.support.outcome")
 local process = require("spec.support.process")
 local resp = require("spec.support.resp")
 
-local function failure(awaitable)
-  local ok, err = pcall(awaitable.await, awaitable)
-  assert.is_false(ok, "it did not fail")
-  return err
-end
-
-local function watch(reply)
-  local seen = { values = {}, over = false }
-  seen.subscription = reply:subscribe({
-    next = function(value) seen.values[#seen.values + 1] = value end,
-    error = function(err) seen.error, seen.over = err, true end,
-    complete = function() seen.over = true end,
-  })
-  return seen
-end
-
-local function finish(seen, ms)
-  loop.wait_until(function() return seen.over end, ms or 10000, "the end of a Reply")
-  return seen
-end
+local failure, watch, finish = outcome.failure, outcome.watch, outcome.finish
 
 describe("perigee as a client of Nest over Redis", function()
   local redis, service, nest_client
