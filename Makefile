@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 WERROR ?= 1
 T ?=
 
-PKG = luajit libuv openssl
+PKG = luajit libuv openssl hiredis
 # Debian's luv and cjson headers and static libraries stand under lua5.1; their .pc files want liblua5.1-dev.
 LUAINC := $(shell pkg-config --variable=includedir luajit 2>/dev/null)/..
 LUALIB := $(shell pkg-config --variable=libdir luajit 2>/dev/null)
@@ -20,7 +20,7 @@ OPT ?= -O2 -g -fno-omit-frame-pointer
 CPPFLAGS += -Icore -D_GNU_SOURCE -I/usr/include/lua5.1 $(shell pkg-config --cflags $(PKG) $(LLHTTP_PC) 2>/dev/null) \
             $(if $(LLHTTP_PC),,-I/usr/share/include/llhttp)
 CFLAGS += -std=gnu11 -fPIC $(OPT)
-LIBS = $(shell pkg-config --libs libuv openssl $(LLHTTP_PC) 2>/dev/null) -lm
+LIBS = $(shell pkg-config --libs libuv openssl hiredis $(LLHTTP_PC) 2>/dev/null) -lm
 
 VERSION := $(shell sed -n 's/^return "\(.*\)"/\1/p' lua/perigee/version.lua)
 

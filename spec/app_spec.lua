@@ -298,7 +298,7 @@ describe("listeners", function()
   it("are refused for URLs that make no sense, and for transports of later versions", function()
     refused("INVALID_OPTION", "unknown scheme 'ftp'", app.listen, app, "ftp://x")
     refused("INVALID_OPTION", "did you mean 'max_body_bytes'?", app.listen, app, "http://x", { max_body_byte = 1 })
-    refused("UNSUPPORTED", "transport 'redis'", app.listen, app, "redis://x")
+    refused("UNSUPPORTED", "transport 'mqtt'", app.listen, app, "mqtt://x")
   end)
 end)
 

@@ -66,8 +66,8 @@ describe("perigee", function()
       assert.are.equal(2, code)
       assert.are.equal("perigee: UNSUPPORTED: " .. flag .. " is not available in this version\n", err)
     end
-    assert.are.same({ 2, "", "perigee: UNSUPPORTED: transport 'redis' is not available in this version\n" },
-      { run({ "send", "redis://h", "x" }) })
+    assert.are.same({ 2, "", "perigee: UNSUPPORTED: transport 'mqtt' is not available in this version\n" },
+      { run({ "send", "mqtt://h", "x" }) })
   end)
 end)
 

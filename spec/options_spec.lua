@@ -82,10 +82,10 @@ describe("options of a client", function()
   end)
 
   it("say which transports this version lacks", function()
-    for _, name in ipairs({ "redis", "mqtt", "rmq", "kafka", "grpc" }) do
+    for _, name in ipairs({ "mqtt", "rmq", "kafka", "grpc" }) do
       assert.are.equal("UNSUPPORTED", (refusal(options.client, { transport = name })))
     end
-    for _, text in ipairs({ "rediss://h", "amqps://h", "mqtts://h" }) do
+    for _, text in ipairs({ "amqps://h", "mqtts://h" }) do
       assert.are.equal("UNSUPPORTED", (refusal(options.client, text)))
     end
   end)

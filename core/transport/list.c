@@ -7,6 +7,7 @@ static const struct pge_transport *const transports[] = {
     &pge_transport_tcp,
     &pge_transport_local,
     &pge_transport_nats,
+    &pge_transport_redis,
 };
 
 const struct pge_transport *pge_transport_find(const char *name) {

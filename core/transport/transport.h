@@ -169,6 +169,7 @@ struct pge_transport {
 /* By name, e.g. "tcp"; NULL: none such. */
 const struct pge_transport *pge_transport_find(const char *name);
 
-extern const struct pge_transport pge_transport_tcp, pge_transport_local, pge_transport_nats;
+extern const struct pge_transport pge_transport_tcp, pge_transport_local, pge_transport_nats,
+    pge_transport_redis;
 
 #endif

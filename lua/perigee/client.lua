@@ -14,7 +14,7 @@ local reply = require("perigee.reply")
 local scheduler = require("perigee.scheduler")
 local scope = require("perigee.scope")
 
-local VALUE, LAST, END, FAIL = core.VALUE, core.LAST, core.END, core.FAIL
+local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
 local null, json_encode = core.null, core.json_encode
 
 local NO_HANDLER = "There is no matching message handler defined in the remote service."
@@ -226,6 +226,7 @@ end
 
 local function on_emitted(target, kind, code, message)
   if kind == FAIL then return promise.reject(target, errors.make(code, message)) end
+  if kind == ERROR then return promise.reject(target, remote_error(code)) end
   promise.resolve(target, nil)
 end
 

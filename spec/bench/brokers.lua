@@ -11,7 +11,7 @@ local urls = {}
 local brokers = {}
 
 --- Where one is; it is started when it is first asked for.
----@param name "nats"
+---@param name "nats"|"redis"
 ---@return string
 function brokers.url(name)
   if urls[name] then return urls[name] end
@@ -21,5 +21,10 @@ function brokers.url(name)
   urls[name] = server.url
   return server.url
 end
+
+--- Its port alone, for clients that take no URL.
+---@param name "nats"|"redis"
+---@return integer
+function brokers.port(name) return tonumber(brokers.url(name):match(":(%d+)$")) end
 
 return brokers

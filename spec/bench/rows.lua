@@ -79,4 +79,14 @@ return {
     row = "send > NATS", product = "perigee", load = "calls",
     start = function(_, options) return perigee_calls(brokers.url("nats"), options) end,
   },
+  {
+    row = "send > Redis", product = "Nest 12", load = "calls",
+    start = function(_, options)
+      return nest_calls({ transport = "redis", port = brokers.port("redis") }, options)
+    end,
+  },
+  {
+    row = "send > Redis", product = "perigee", load = "calls",
+    start = function(_, options) return perigee_calls(brokers.url("redis"), options) end,
+  },
 }

@@ -26,12 +26,13 @@ local list = {
   require("perigee.transports.tcp"),
   require("perigee.transports.local"),
   require("perigee.transports.nats"),
+  require("perigee.transports.redis"),
   require("perigee.transports.http"),
 }
 
 -- Known to Nest and to the contract, not to this version.
 local planned = {
-  redis = "redis", rediss = "redis", mqtt = "mqtt", mqtts = "mqtt",
+  mqtt = "mqtt", mqtts = "mqtt",
   rmq = "rmq", amqp = "rmq", amqps = "rmq", kafka = "kafka", grpc = "grpc",
 }
 
