@@ -101,6 +101,61 @@
 ---@field user? string
 ---@field write_timeout? number 30000 ms by default
 
+---@class perigee.ClientOptions.redis
+---@field transport "redis"
+---@field connect_timeout? number 2000 ms by default
+---@field connection_name? string
+---@field db? integer
+---@field deserialize? function
+---@field enable_tls_for_sentinel_mode? boolean
+---@field host? string localhost by default
+---@field hosts? (string|perigee.HostOption)[]
+---@field max_buffer_size? integer 16777216 by default
+---@field max_pending? integer 65536 by default
+---@field max_send_buffer_size? integer 16777216 by default
+---@field max_waiting? integer 1024 by default
+---@field name? string
+---@field no_responders? boolean
+---@field offline? "fail"|"queue"|"drop"
+---@field password? string
+---@field path? string
+---@field ping_interval? number 15000 ms by default
+---@field port? integer|string 6379 by default
+---@field resume? boolean
+---@field retry_attempts? integer
+---@field retry_delay? integer
+---@field sentinel_password? string
+---@field sentinel_username? string
+---@field sentinels? (string|perigee.HostOption)[]
+---@field serialize? function
+---@field timeout? number|false 5000 ms by default
+---@field tls? perigee.TlsOptions|true
+---@field username? string
+
+---@class perigee.ListenerOptions.redis
+---@field connect_timeout? number 2000 ms by default
+---@field connection_name? string
+---@field db? integer
+---@field enable_tls_for_sentinel_mode? boolean
+---@field host? string localhost by default
+---@field hosts? (string|perigee.HostOption)[]
+---@field max_buffer_size? integer 16777216 by default
+---@field max_send_buffer_size? integer 16777216 by default
+---@field name? string
+---@field password? string
+---@field path? string
+---@field ping_interval? number 15000 ms by default
+---@field port? integer|string 6379 by default
+---@field retry_attempts? integer
+---@field retry_delay? integer
+---@field sentinel_password? string
+---@field sentinel_username? string
+---@field sentinels? (string|perigee.HostOption)[]
+---@field tls? perigee.TlsOptions|true
+---@field username? string
+---@field wildcards? boolean
+---@field write_timeout? number 30000 ms by default
+
 ---@class perigee.ClientOptions.tcp
 ---@field transport? "tcp"
 ---@field connect_timeout? number 2000 ms by default
@@ -142,5 +197,5 @@
 ---@field serialize? function
 ---@field timeout? number|false 5000 ms by default
 
----@alias perigee.ClientOptions perigee.ClientOptions.local|perigee.ClientOptions.nats|perigee.ClientOptions.tcp|perigee.ClientOptions.lua
----@alias perigee.ListenerOptions perigee.ListenerOptions.http|perigee.ListenerOptions.local|perigee.ListenerOptions.nats|perigee.ListenerOptions.tcp
+---@alias perigee.ClientOptions perigee.ClientOptions.local|perigee.ClientOptions.nats|perigee.ClientOptions.redis|perigee.ClientOptions.tcp|perigee.ClientOptions.lua
+---@alias perigee.ListenerOptions perigee.ListenerOptions.http|perigee.ListenerOptions.local|perigee.ListenerOptions.nats|perigee.ListenerOptions.redis|perigee.ListenerOptions.tcp
