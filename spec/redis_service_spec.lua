@@ -129,6 +129,21 @@ describe("a service over Redis", function()
     assert.truthy(said[1]:find("not UTF-8", 1, true), said[1])
   end)
 
+  it("says when Redis refuses a reply, and serves on", function()
+    local p = played(echo)
+    p.sub:acknowledge(p.sub:command())
+    p.started:await()
+    local said
+    log.set_sink(function(line) said = line end)
+    p.sub:message("echo", '{"data":1,"id":"I"}')
+    p.pub:command()
+    p.pub:write("-NOPERM no\r\n")
+    loop.wait_until(function() return said end)
+    assert.truthy(said:find("Redis refused a reply: NOPERM no", 1, true), said)
+    p.sub:message("echo", '{"data":2,"id":"I"}')
+    assert.same({ "PUBLISH", "echo.reply", '{"response":2,"isDisposed":true,"id":"I"}' }, p.pub:command())
+  end)
+
   it("stops reading while its replies are not read, and loses none", function()
     local handled = 0
     local p = played(function(app)

@@ -22,6 +22,9 @@ struct pge_target pge_redis_target(const struct pge_host_options *at);
 /* The channel of replies is the request's and this (nest-wire 3.2). */
 #define PGE_REDIS_REPLY ((struct pge_span){".reply", 6})
 
+/* A server's PUBLISH: only that it was refused is of interest. Apart from the pair's own tags. */
+#define PGE_REDIS_TAG_PUBLISH (PGE_REDIS_QUIET | (PGE_REDIS_TAG_FIRST + 16))
+
 struct pge_redis_link {
     struct pge_link base; /* first */
     struct pge_redis_pair pair;

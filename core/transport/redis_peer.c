@@ -103,7 +103,7 @@ static int finish_reply(struct pge_redis_peer *self, struct draft *draft, int st
     if (status == 0 && pge_buf_len(draft->out) - draft->open.len > most)
         status = UV_EMSGSIZE;
     if (status == 0 && draft->session)
-        status = pge_redis_conn_wrote(&draft->session->pair.pub, PGE_REDIS_QUIET);
+        status = pge_redis_conn_wrote(&draft->session->pair.pub, PGE_REDIS_TAG_PUBLISH);
     else if (status == 0)
         self->kept_count++;
     if (status < 0)

@@ -70,7 +70,7 @@ static void send_kept(struct pge_redis_peer *self) {
     size_t n = pge_buf_len(&self->kept);
     int status = n ? pge_buf_append(pge_redis_conn_out(pub), pge_buf_head(&self->kept), n) : 0;
     for (; status == 0 && self->kept_count; self->kept_count--)
-        status = pge_redis_conn_wrote(pub, PGE_REDIS_QUIET);
+        status = pge_redis_conn_wrote(pub, PGE_REDIS_TAG_PUBLISH);
     self->kept_count = 0;
     pge_buf_deinit(&self->kept);
 }
