@@ -1,6 +1,7 @@
 --- A service over Redis: its subscriptions, its replies, what becomes of both when the broker goes.
 
 local perigee = require("perigee")
+local core = require("perigee.core")
 local log = require("perigee.log")
 local broker = require("spec.support.broker")
 local loop = require("spec.support.loop")
@@ -72,6 +73,37 @@ describe("a service over Redis", function()
     local err = failure(p.started)
     assert.equal("CONNECT_FAILED", err.code)
     assert.equal("Redis refused to subscribe: NOPERM no permission for this channel", err.message)
+  end)
+
+  it("has what its handlers hear by then when it is back, whatever the list was when it dialled", function()
+    local server = resp.listen()
+    local heard, status = {}, nil
+    local hosts = { { host = "127.0.0.1", port = server.port } }
+    local service = assert(core.server({ transport = "redis", hosts = hosts }, {
+      on_message = function(_, _, data, _, index, channel) heard[#heard + 1] = { data, index, channel } end,
+      on_gone = function() end,
+      on_close = function() status = "closed" end,
+      on_fault = function() end,
+      on_status = function(now) status = now end,
+    }))
+    assert(service:subscribe({ { route = "a" }, { route = "b" } }))
+    local pub, sub = server:pair()
+    local first, second = sub:command(), sub:command()
+    assert.same({ "a", "b" }, { first[2], second[2] })
+    assert(service:subscribe({ { route = "c" }, { route = "b" } })) -- a reload in the middle of it
+    sub:acknowledge(first)
+    sub:message("a", "1")
+    sub:acknowledge(second)
+    sub:message("b", "2")
+    assert.same({ "SUBSCRIBE", "c" }, sub:acknowledge(sub:command()))
+    assert.same({ "UNSUBSCRIBE", "a" }, sub:acknowledge(sub:command()))
+    loop.wait_until(function() return status == "ready" end)
+    sub:message("c", "3")
+    loop.wait_until(function() return #heard == 2 end)
+    assert.same({ { "2", 2, "b" }, { "3", 1, "c" } }, heard)
+    service:close()
+    loop.wait_until(function() return status == "closed" end)
+    for _, ending in ipairs({ server, pub, sub }) do ending:close() end
   end)
 
   it("keeps a reply made while the broker is away, and sends it when it is back", function()

@@ -90,6 +90,9 @@ struct pge_redis_peer {
 static inline struct pge_redis_session *pge_redis_peer_up(const struct pge_redis_peer *self) {
     return self->session && self->session->is_up ? self->session : NULL;
 }
+/* What delivers messages of that name, a channel's or a glob's; NULL: nothing any more. */
+struct pge_subscription *pge_redis_peer_find(const struct pge_redis_peer *self,
+                                             struct pge_span name);
 /* Lets go of the session, if any; its end is awaited elsewhere. */
 void pge_redis_peer_drop(struct pge_redis_peer *self, bool flush);
 /* Frees what is left once it was closed and its sessions have ended. */
