@@ -1,6 +1,7 @@
 --- A service over Redis: its subscriptions, its replies, what becomes of both when the broker goes.
 
 local perigee = require("perigee")
+local core = require("perigee.core")
 local log = require("perigee.log")
 local broker = require("spec.support.broker")
 local loop = require("spec.support.loop")
@@ -74,6 +75,37 @@ describe("a service over Redis", function()
     assert.equal("Redis refused to subscribe: NOPERM no permission for this channel", err.message)
   end)
 
+  it("has what its handlers hear by then when it is back, whatever the list was when it dialled", function()
+    local server = resp.listen()
+    local heard, status = {}, nil
+    local hosts = { { host = "127.0.0.1", port = server.port } }
+    local service = assert(core.server({ transport = "redis", hosts = hosts }, {
+      on_message = function(_, _, data, _, index, channel) heard[#heard + 1] = { data, index, channel } end,
+      on_gone = function() end,
+      on_close = function() status = "closed" end,
+      on_fault = function() end,
+      on_status = function(now) status = now end,
+    }))
+    assert(service:subscribe({ { route = "a" }, { route = "b" } }))
+    local pub, sub = server:pair()
+    local first, second = sub:command(), sub:command()
+    assert.same({ "a", "b" }, { first[2], second[2] })
+    assert(service:subscribe({ { route = "c" }, { route = "b" } })) -- a reload in the middle of it
+    sub:acknowledge(first)
+    sub:message("a", "1")
+    sub:acknowledge(second)
+    sub:message("b", "2")
+    assert.same({ "SUBSCRIBE", "c" }, sub:acknowledge(sub:command()))
+    assert.same({ "UNSUBSCRIBE", "a" }, sub:acknowledge(sub:command()))
+    loop.wait_until(function() return status == "ready" end)
+    sub:message("c", "3")
+    loop.wait_until(function() return #heard == 2 end)
+    assert.same({ { "2", 2, "b" }, { "3", 1, "c" } }, heard)
+    service:close()
+    loop.wait_until(function() return status == "closed" end)
+    for _, ending in ipairs({ server, pub, sub }) do ending:close() end
+  end)
+
   it("keeps a reply made while the broker is away, and sends it when it is back", function()
     local answer
     local p = played(function(app)
@@ -127,6 +159,21 @@ describe("a service over Redis", function()
     assert.same({ "PUBLISH", "echo.reply", '{"response":2,"isDisposed":true,"id":"I"}' }, p.pub:command())
     assert.equal(1, #said)
     assert.truthy(said[1]:find("not UTF-8", 1, true), said[1])
+  end)
+
+  it("says when Redis refuses a reply, and serves on", function()
+    local p = played(echo)
+    p.sub:acknowledge(p.sub:command())
+    p.started:await()
+    local said
+    log.set_sink(function(line) said = line end)
+    p.sub:message("echo", '{"data":1,"id":"I"}')
+    p.pub:command()
+    p.pub:write("-NOPERM no\r\n")
+    loop.wait_until(function() return said end)
+    assert.truthy(said:find("Redis refused a reply: NOPERM no", 1, true), said)
+    p.sub:message("echo", '{"data":2,"id":"I"}')
+    assert.same({ "PUBLISH", "echo.reply", '{"response":2,"isDisposed":true,"id":"I"}' }, p.pub:command())
   end)
 
   it("stops reading while its replies are not read, and loses none", function()

@@ -22,6 +22,9 @@ struct pge_target pge_redis_target(const struct pge_host_options *at);
 /* The channel of replies is the request's and this (nest-wire 3.2). */
 #define PGE_REDIS_REPLY ((struct pge_span){".reply", 6})
 
+/* A server's PUBLISH: only that it was refused is of interest. Apart from the pair's own tags. */
+#define PGE_REDIS_TAG_PUBLISH (PGE_REDIS_QUIET | (PGE_REDIS_TAG_FIRST + 16))
+
 struct pge_redis_link {
     struct pge_link base; /* first */
     struct pge_redis_pair pair;
@@ -87,6 +90,9 @@ struct pge_redis_peer {
 static inline struct pge_redis_session *pge_redis_peer_up(const struct pge_redis_peer *self) {
     return self->session && self->session->is_up ? self->session : NULL;
 }
+/* What delivers messages of that name, a channel's or a glob's; NULL: nothing any more. */
+struct pge_subscription *pge_redis_peer_find(const struct pge_redis_peer *self,
+                                             struct pge_span name);
 /* Lets go of the session, if any; its end is awaited elsewhere. */
 void pge_redis_peer_drop(struct pge_redis_peer *self, bool flush);
 /* Frees what is left once it was closed and its sessions have ended. */

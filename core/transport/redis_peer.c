@@ -56,10 +56,11 @@ void pge_redis_peer_push(struct pge_redis_peer *self, const struct pge_resp_repl
     struct pge_span name = reply->items[1].text;
     struct pge_span channel = reply->items[reply->count - 2].text;
     struct pge_span body = reply->items[reply->count - 1].text;
-    struct pge_redis_channel *entry = pge_redis_channels_find(&self->channels, name);
-    if (!entry || is_own_reply(self, channel, body))
+    const struct pge_subscription *subscription = pge_redis_peer_find(self, name);
+    if (!subscription || is_own_reply(self, channel, body))
         return; /* it was unsubscribed while this was under way */
-    struct pge_origin from = {.subscription = entry->user, .channel = channel, .reply_to = channel};
+    struct pge_origin from = {
+        .subscription = subscription, .channel = channel, .reply_to = channel};
     int status = pge_peer_packet_from(&self->base, body, &from);
     if (status == UV_EPROTO)
         take_text(self, body, &from);
@@ -103,7 +104,7 @@ static int finish_reply(struct pge_redis_peer *self, struct draft *draft, int st
     if (status == 0 && pge_buf_len(draft->out) - draft->open.len > most)
         status = UV_EMSGSIZE;
     if (status == 0 && draft->session)
-        status = pge_redis_conn_wrote(&draft->session->pair.pub, PGE_REDIS_QUIET);
+        status = pge_redis_conn_wrote(&draft->session->pair.pub, PGE_REDIS_TAG_PUBLISH);
     else if (status == 0)
         self->kept_count++;
     if (status < 0)

@@ -70,13 +70,94 @@ static void send_kept(struct pge_redis_peer *self) {
     size_t n = pge_buf_len(&self->kept);
     int status = n ? pge_buf_append(pge_redis_conn_out(pub), pge_buf_head(&self->kept), n) : 0;
     for (; status == 0 && self->kept_count; self->kept_count--)
-        status = pge_redis_conn_wrote(pub, PGE_REDIS_QUIET);
+        status = pge_redis_conn_wrote(pub, PGE_REDIS_TAG_PUBLISH);
     self->kept_count = 0;
     pge_buf_deinit(&self->kept);
 }
 
-static void be_up(struct pge_redis_session *session) {
+/* Asks for what the list has and the session has not asked for. < 0: the connection is down. */
+static int subscribe_all(struct pge_redis_session *session) {
     struct pge_redis_peer *self = session->peer;
+    const struct pge_list *all = &self->base.server->subscriptions;
+    for (struct pge_list *n = all->next; n != all; n = n->next) {
+        struct pge_subscription *subscription = container_of(n, struct pge_subscription, node);
+        struct pge_span name = pge_resp_arg(subscription->route);
+        if (self->has_channels && pge_redis_channels_find(&self->channels, name))
+            continue;
+        int status = enter(self, subscription);
+        if (status == 0)
+            status = subscribe(self, subscription->route, TAG_SUBSCRIBE);
+        if (status < 0) {
+            be_down(self, PGE_CONNECT_FAILED, uv_strerror(status));
+            return status;
+        }
+        session->awaited++;
+    }
+    return 0;
+}
+
+/* By name and not by what the entry points to: the list changes unannounced while there is no
+ * session that is up. NULL: nobody wants it any more. */
+static struct pge_subscription *find_listed(const struct pge_redis_peer *self,
+                                            const struct pge_redis_channel *channel) {
+    const struct pge_list *all = &self->base.server->subscriptions;
+    for (struct pge_list *n = all->next; n != all; n = n->next) {
+        struct pge_subscription *subscription = container_of(n, struct pge_subscription, node);
+        if (strlen(subscription->route) == channel->n &&
+            memcmp(subscription->route, channel->name, channel->n) == 0)
+            return subscription;
+    }
+    return NULL;
+}
+
+struct pge_subscription *pge_redis_peer_find(const struct pge_redis_peer *self,
+                                             struct pge_span name) {
+    const struct pge_redis_channel *channel =
+        self->has_channels ? pge_redis_channels_find(&self->channels, name) : NULL;
+    if (!channel)
+        return NULL;
+    return pge_redis_peer_up(self) ? channel->user : find_listed(self, channel);
+}
+
+/* Calls visit with each entry, which it may free. */
+static void each_channel(struct pge_redis_peer *self,
+                         void (*visit)(struct pge_redis_peer *, struct pge_redis_channel *)) {
+    for (size_t i = 0; self->has_channels && i <= self->channels.mask; i++) {
+        struct pge_list *bucket = &self->channels.buckets[i];
+        for (struct pge_list *n = bucket->next, *next; n != bucket; n = next) {
+            next = n->next;
+            visit(self, container_of(n, struct pge_redis_channel, node));
+        }
+    }
+}
+
+static void forget_user(struct pge_redis_peer *self, struct pge_redis_channel *channel) {
+    (void)self;
+    channel->user = NULL;
+}
+
+static void drop_unlisted(struct pge_redis_peer *self, struct pge_redis_channel *channel) {
+    if (channel->user)
+        return;
+    unsubscribe(self, (struct pge_span){channel->name, channel->n}, 0);
+    pge_redis_channel_free(&self->channels, channel);
+}
+
+/* Entries point to what is listed from now on, and what is not is unsubscribed. */
+static void settle_channels(struct pge_redis_peer *self) {
+    const struct pge_list *all = &self->base.server->subscriptions;
+    each_channel(self, forget_user);
+    for (struct pge_list *n = all->next; n != all; n = n->next)
+        enter(self, container_of(n, struct pge_subscription, node)); /* it is there: cannot fail */
+    each_channel(self, drop_unlisted);
+}
+
+/* All that was asked for is there: is it what is wanted by now? */
+static void maybe_up(struct pge_redis_session *session) {
+    struct pge_redis_peer *self = session->peer;
+    if (subscribe_all(session) < 0 || session->awaited)
+        return;
+    settle_channels(self);
     session->is_up = true;
     send_kept(self);
     pge_peer_up(&self->base);
@@ -85,25 +166,12 @@ static void be_up(struct pge_redis_session *session) {
 static void on_ready(struct pge_redis_pair *pair) {
     struct pge_redis_session *session = of_pair(pair);
     struct pge_redis_peer *self = session->peer;
-    const struct pge_list *all = &self->base.server->subscriptions;
     if (session->is_dropped)
         return;
     if (self->has_channels)
-        pge_redis_channels_deinit(&self->channels); /* the list may have changed meanwhile */
+        pge_redis_channels_deinit(&self->channels); /* those of an earlier session */
     self->has_channels = false;
-    for (struct pge_list *n = all->next; n != all; n = n->next) {
-        struct pge_subscription *subscription = container_of(n, struct pge_subscription, node);
-        int status = enter(self, subscription);
-        if (status == 0)
-            status = subscribe(self, subscription->route, TAG_SUBSCRIBE);
-        if (status < 0) {
-            be_down(self, PGE_CONNECT_FAILED, uv_strerror(status));
-            return;
-        }
-        session->awaited++;
-    }
-    if (session->awaited == 0)
-        be_up(session);
+    maybe_up(session);
 }
 
 static void on_lost(struct pge_redis_pair *pair, enum pge_fault fault, const char *message) {
@@ -150,7 +218,7 @@ static void acknowledged(struct pge_redis_session *session) {
     if (session->is_leaving)
         pge_peer_left(&session->peer->base);
     else if (!session->is_up)
-        be_up(session);
+        maybe_up(session);
 }
 
 /* A handler that cannot be heard is no server: at the start it fails, later it is tried again. */
