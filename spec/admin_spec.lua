@@ -49,11 +49,11 @@ local function app(text) return write("app.lua", APP:format(text)) end
 
 -- Its own runtime folder, so that nobody else's program is found.
 local function serve(args)
-  local child = program.start({ "serve", unpack(args) }, { XDG_RUNTIME_DIR = folder })
+  local child = program.start({ "serve", unpack(args) }, { PERIGEE_RUNTIME_DIR = folder })
   return child, program.urls(child)[1]
 end
 
-local function ask(args) return run(args, { env = { XDG_RUNTIME_DIR = folder } }) end
+local function ask(args) return run(args, { env = { PERIGEE_RUNTIME_DIR = folder } }) end
 
 local function socket_of(child) return ("%s/perigee-%d/%d.sock"):format(folder, uv.getuid(), child.pid) end
 
@@ -63,6 +63,13 @@ local function door_of(child)
 end
 
 local function mode_of(path) return assert(uv.fs_lstat(path)).mode % 512 end
+
+it("the admin door is put, and found, where the session keeps such things", function()
+  local child = program.start({ "serve", app("one") }, { XDG_RUNTIME_DIR = folder })
+  program.urls(child)
+  assert.are.equal(0, (run({ "status", "--pid", tostring(child.pid) }, { env = { XDG_RUNTIME_DIR = folder } })))
+  assert.is_truthy(uv.fs_stat(socket_of(child)))
+end)
 
 describe("the admin door", function()
   it("is a unix socket for this user alone, and goes with the program", function()
@@ -78,9 +85,11 @@ describe("the admin door", function()
   it("is not opened in a folder that others can write", function()
     local path = socket_of({ pid = 1 }):match("^(.*)/")
     assert(uv.fs_mkdir(path, tonumber("755", 8)))
-    local child = serve({ app("one") })
+    local session = { XDG_RUNTIME_DIR = folder }
+    local child = program.start({ "serve", app("one") }, session)
+    program.urls(child)
     assert.is_nil((uv.fs_lstat(socket_of(child)))) -- it went to /tmp
-    assert.are.equal(0, (ask({ "status", "--pid", tostring(child.pid) })))
+    assert.are.equal(0, (run({ "status", "--pid", tostring(child.pid) }, { env = session })))
   end)
 
   it("can be another unix socket, a port, or off", function()

@@ -33,9 +33,13 @@ static int by_process(const char *base, char *path, size_t size) {
     return status;
 }
 
-/* A service manager or a login names a folder for such things; else /tmp is everywhere. */
+/* A service manager or a login names a folder for such things; else /tmp is everywhere. Who names
+ * one for perigee alone means that one. */
 static int by_default(char *path, size_t size) {
-    const char *base = getenv("XDG_RUNTIME_DIR");
+    const char *base = getenv("PERIGEE_RUNTIME_DIR");
+    if (base && *base)
+        return by_process(base, path, size);
+    base = getenv("XDG_RUNTIME_DIR");
     int status = base && *base ? by_process(base, path, size) : UV_ENOENT;
     return status < 0 ? by_process("/tmp", path, size) : status;
 }

@@ -41,7 +41,8 @@ end
 -- Where the supervisor puts its socket (core/supervisor/admin_address.c): its environment may have been another.
 local function folders()
   local list, seen = {}, {}
-  local uid = uv.getuid()
+  local uid, own = uv.getuid(), os.getenv("PERIGEE_RUNTIME_DIR")
+  if own and own ~= "" then return { ("%s/perigee-%d"):format(own, uid) } end
   for _, base in ipairs({ os.getenv("XDG_RUNTIME_DIR") or "", "/run/user/" .. uid, "/tmp" }) do
     local folder = ("%s/perigee-%d"):format(base, uid)
     if base ~= "" and not seen[folder] then
