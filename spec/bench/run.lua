@@ -6,6 +6,7 @@ local broker = require("spec.support.broker")
 local figures = require("spec.bench.table")
 local machine = require("spec.bench.machine")
 local process = require("spec.support.process")
+local reload = require("spec.bench.reload")
 local wrk = require("spec.bench.wrk")
 
 local LOADS = { wrk = wrk, calls = require("spec.bench.calls") }
@@ -15,7 +16,7 @@ local function setting(name, default) return tonumber(os.getenv(name) or default
 
 local options = {
   rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 5), warm_seconds = setting("BENCH_WARM", 5),
-  in_flight = setting("BENCH_IN_FLIGHT", 64),
+  in_flight = setting("BENCH_IN_FLIGHT", 64), reload_seconds = setting("BENCH_RELOAD_SECONDS", 60),
 }
 
 local function say(...) io.stderr:write(string.format(...), "\n") end
@@ -67,11 +68,11 @@ local function sum_up(contenders)
   return results
 end
 
-local function write_json(results, loads)
+local function write_json(results, loads, reloads)
   local file = assert(io.open(OUT, "w"))
   file:write(cjson.encode({
     at = os.date("!%Y-%m-%dT%H:%M:%SZ"), machine = machine.describe(), options = options, load_average = loads,
-    results = results,
+    results = results, reloads = reloads,
   }), "\n")
   file:close()
 end
@@ -93,11 +94,13 @@ local function bench()
     end
   end
   local results, about = sum_up(contenders), machine.describe()
-  write_json(results, loads)
+  local reloads = options.reload_seconds > 0 and reload.measure(options.reload_seconds) or nil
+  write_json(results, loads, reloads)
   print(("\n%s, %d cores%s, %s\n%d rounds of %d s, %d in flight; medians, spread is (max - min) / median"):format(
     about.cpu, about.cores, about.pinned and " (one for what is measured)" or "", about.system, options.rounds,
     options.seconds, options.in_flight))
   figures.print(results)
+  if reloads then reload.print(reloads) end
   print("written to " .. OUT)
 end
 
