@@ -304,6 +304,11 @@ void pge_broker_free_subscriptions(struct pge_server *server) {
     free_list(server, &server->subscriptions);
 }
 
+/* Up or not: a connection that begins may have asked for the old list already. */
+static bool is_told(const struct pge_server *server) {
+    return server->broker && server->is_serving && !server->is_closing;
+}
+
 /* From old and fresh the server's new list; the connection hears of the fresh. */
 static int take_over(struct pge_server *server, struct pge_wish *wishes, unsigned count,
                      struct pge_list *old, struct pge_list *fresh) {
@@ -317,7 +322,7 @@ static int take_over(struct pge_server *server, struct pge_wish *wishes, unsigne
         pge_list_remove(&taken->node);
         pge_list_push(&server->subscriptions, &taken->node);
         taken->index = i + 1;
-        if (is_fresh && server->is_up && status == 0)
+        if (is_fresh && is_told(server) && status == 0)
             status = ops(server)->peer_subscribe(server->broker, taken);
     }
     return status;
@@ -350,7 +355,7 @@ int pge_server_subscribe(struct pge_server *server, struct pge_wish *wishes, uns
     pge_list_init(&old);
     pge_list_splice(&old, &server->subscriptions);
     status = take_over(server, wishes, count, &old, &fresh);
-    for (struct pge_list *n = old.next; n != &old && server->is_up; n = n->next)
+    for (struct pge_list *n = old.next; n != &old && is_told(server); n = n->next)
         ops(server)->peer_unsubscribe(server->broker,
                                       container_of(n, struct pge_subscription, node));
     free_list(server, &old);

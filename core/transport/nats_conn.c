@@ -207,8 +207,8 @@ static void on_err(struct pge_nats_conn *self, struct pge_span text) {
 static void take(struct pge_nats_conn *self, const struct pge_nats_event *event) {
     switch (event->kind) {
     case PGE_NATS_MSG:
-        if (self->state == PGE_NATS_READY)
-            self->role->on_message(self->owner, event);
+        if (self->state == PGE_NATS_HELLO || self->state == PGE_NATS_READY)
+            self->role->on_message(self->owner, event); /* also before the PONG: it was asked for */
         break;
     case PGE_NATS_PING:
         if (pge_nats_pong(&self->conn->out) == 0)

@@ -21,6 +21,11 @@ static bool is_ready(const struct pge_nats_peer *self) {
     return self->conn && self->conn->state == PGE_NATS_READY;
 }
 
+/* The broker has been told of the subscriptions, or is being told. */
+static bool is_told(const struct pge_nats_peer *self) {
+    return self->conn && (self->conn->state == PGE_NATS_HELLO || is_ready(self));
+}
+
 /* ---- subscriptions ---- */
 
 int pge_nats_check_route(const struct pge_settings *settings, const char *route, char *why,
@@ -79,8 +84,8 @@ static int write_sub(struct pge_nats_peer *self, struct pge_subscription *subscr
 
 int pge_nats_peer_subscribe(struct pge_peer *peer, struct pge_subscription *subscription) {
     struct pge_nats_peer *self = of(peer);
-    if (self->consumer)
-        return 0; /* it looks among the subscriptions for each message */
+    if (self->consumer || !is_told(self))
+        return 0; /* it looks among the subscriptions for each message; on_hello will */
     int status = write_sub(self, subscription, &self->conn->conn->out);
     return status < 0 ? status : pge_nats_conn_dirty(self->conn);
 }
@@ -90,7 +95,7 @@ void pge_nats_peer_unsubscribe(struct pge_peer *peer, struct pge_subscription *s
     if (!subscription->sid)
         return;
     self->slots[subscription->sid % SLOTS].subscription = NULL;
-    if (is_ready(self) && pge_nats_unsub(&self->conn->conn->out, subscription->sid, 0) == 0)
+    if (is_told(self) && pge_nats_unsub(&self->conn->conn->out, subscription->sid, 0) == 0)
         pge_nats_conn_dirty(self->conn);
 }
 

@@ -306,10 +306,10 @@ void pge_redis_peer_hangup(struct pge_peer *peer) {
 
 int pge_redis_peer_subscribe(struct pge_peer *peer, struct pge_subscription *subscription) {
     struct pge_redis_peer *self = peer_of(peer);
+    if (!pge_redis_peer_up(self))
+        return 0; /* a session that begins looks at the list once more in the end */
     int status = enter(self, subscription);
-    if (status == 0 && pge_redis_peer_up(self))
-        status = subscribe(self, subscription->route, TAG_LATE_SUBSCRIBE);
-    return status;
+    return status < 0 ? status : subscribe(self, subscription->route, TAG_LATE_SUBSCRIBE);
 }
 
 void pge_redis_peer_unsubscribe(struct pge_peer *peer, struct pge_subscription *subscription) {
@@ -317,11 +317,10 @@ void pge_redis_peer_unsubscribe(struct pge_peer *peer, struct pge_subscription *
     struct pge_span name = pge_resp_arg(subscription->route);
     struct pge_redis_channel *channel =
         self->has_channels ? pge_redis_channels_find(&self->channels, name) : NULL;
-    if (!channel || channel->user != subscription)
+    if (!channel || channel->user != subscription || !pge_redis_peer_up(self))
         return;
+    unsubscribe(self, name, 0);
     pge_redis_channel_free(&self->channels, channel);
-    if (pge_redis_peer_up(self))
-        unsubscribe(self, name, 0);
 }
 
 void pge_redis_peer_leave(struct pge_peer *peer) {

@@ -105,8 +105,9 @@ struct pge_broker {
     int (*peer_dial)(struct pge_peer *peer, const struct pge_host_options *at);
     /* Lets go of the connection, or of the dial, without a word: neither up nor down follows. */
     void (*peer_hangup)(struct pge_peer *peer);
-    /* The list changed while the connection is up (else the next dial sees it). 0 or < 0: the
-     * connection is then hung up and dialled anew. */
+    /* The list has changed, at any time: a connection that is being made may have asked for what
+     * was in it, and pge_peer_up says that it has what is in it now. 0 or < 0: the connection is
+     * then hung up and dialled anew. */
     int (*peer_subscribe)(struct pge_peer *peer, struct pge_subscription *subscription);
     /* Called before the subscription is freed. What was under way may still come: it is dropped. */
     void (*peer_unsubscribe)(struct pge_peer *peer, struct pge_subscription *subscription);

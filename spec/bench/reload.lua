@@ -1,6 +1,6 @@
 --- Reloads under full load: a minute of wrk with twenty reloads a second, one in five broken, beside half as long
---- without any. What must hold: no request fails, each answer is of one generation, memory comes back, and the slow ones are
---- not much slower.
+--- without any. What must hold: no request fails, each answer is of one generation, memory comes back, and the slow
+--- ones are not much slower.
 
 local loop = require("spec.support.loop")
 local machine = require("spec.bench.machine")

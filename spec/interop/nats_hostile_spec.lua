@@ -1,6 +1,7 @@
 --- A NATS server that is broken, hostile or mute: calls end with a code, the client dials again, nothing grows.
 
 local cjson = require("cjson")
+local core = require("perigee.core")
 local log = require("perigee.log")
 local perigee = require("perigee")
 local certs = require("spec.support.certs")
@@ -299,6 +300,35 @@ describe("a NATS server of ill will", function()
       assert.equal('{"response":5,"isDisposed":true,"id":"I"}', peer:read_published().payload)
       apps[1]:stop({ drain_timeout = 100 }):await()
       apps = {}
+      peer:close()
+    end)
+
+    it("is slow to begin: what is heard by then is asked for, whatever the list was when it was dialled", function()
+      local heard, status = {}, nil
+      local at = { host = "127.0.0.1", port = listener.port }
+      local service = assert(core.server({ transport = "nats", hosts = { at } }, {
+        on_message = function(_, _, data, _, index, channel) heard[#heard + 1] = { data, index, channel } end,
+        on_gone = function() end,
+        on_close = function() status = "closed" end,
+        on_fault = function() end,
+        on_status = function(now) status = now end,
+      }))
+      assert(service:subscribe({ { route = "a" }, { route = "b" } }))
+      local peer = listener:accept()
+      peer:write('INFO {"server_id":"x","headers":true,"max_payload":1048576}\r\n')
+      assert.is_truthy(peer:read_line():find("^CONNECT "))
+      local a, b = peer:read_line():match("^SUB a (%S+)"), peer:read_line():match("^SUB b (%S+)")
+      assert.equal("PING", peer:read_line():match("%S+"))
+      assert(service:subscribe({ { route = "c" }, { route = "b" } })) -- a reload in the middle of it
+      local c = peer:read_line():match("^SUB c (%S+)")
+      assert.equal(a, peer:read_line():match("^UNSUB (%S+)"))
+      peer:write(("MSG a %s 1\r\n1\r\nMSG b %s 1\r\n2\r\nPONG\r\n"):format(a, b))
+      loop.wait_until(function() return status == "ready" end)
+      peer:write(("MSG c %s 1\r\n3\r\n"):format(c))
+      loop.wait_until(function() return #heard == 2 end)
+      assert.same({ { "2", 2, "b" }, { "3", 1, "c" } }, heard)
+      service:close()
+      loop.wait_until(function() return status == "closed" end)
       peer:close()
     end)
 
