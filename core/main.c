@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "bind/bind.h"
+#include "bind/budget.h"
 #include "bind/embedded.h"
 #include "supervisor/child.h"
 #include "supervisor/protocol.h"
@@ -156,13 +157,16 @@ int main(int argc, char **argv) {
     lua_pushlightuserdata(L, &program);
     lua_pushinteger(L, argc);
     lua_pushlightuserdata(L, argv);
-    if (lua_pcall(L, 3, 0, 1) != 0) {
+    int status = lua_pcall(L, 3, 0, 1);
+    pge_budget_leave();
+    if (status != 0) {
         fprintf(stderr, "perigee: %s\n", lua_tostring(L, -1));
         program.status = EXIT_FAILED;
     } else {
         run(&program);
     }
     finish_closing(program.loop);
+    pge_budget_stop();
     /* Twice: what is only found to be unused by the first may have something to say when collected.
      */
     lua_gc(L, LUA_GCCOLLECT, 0);

@@ -61,11 +61,6 @@ describe("perigee", function()
   end)
 
   it("says what this version does not have yet", function()
-    for _, flag in ipairs({ "--no-budget" }) do
-      local code, _, err = run({ "serve", "x.lua", flag })
-      assert.are.equal(2, code)
-      assert.are.equal("perigee: UNSUPPORTED: " .. flag .. " is not available in this version\n", err)
-    end
     assert.are.same({ 2, "", "perigee: UNSUPPORTED: transport 'mqtt' is not available in this version\n" },
       { run({ "send", "mqtt://h", "x" }) })
   end)

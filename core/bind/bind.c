@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "bind/budget.h"
 #include "bind/lua_json.h"
 #include "bind/lua_json_state.h"
 
@@ -55,6 +56,7 @@ static int run_entry(lua_State *L) {
     entry->has_run = true;
     entry->fn(entry->arg);
     call_hook(entry->bind, entry->bind->leave_ref);
+    pge_memory_settle(&entry->bind->memory, L);
     return 0;
 }
 
@@ -103,20 +105,25 @@ static int run_call(lua_State *L) {
     return call->fn(L);
 }
 
-void pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg) {
+bool pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg) {
     if (bind->is_over)
-        return;
+        return false;
     lua_State *L = bind->L;
     struct call call = {fn, arg};
     int top = lua_gettop(L);
     if (!lua_checkstack(L, 8))
-        return;
+        return false;
+    if (bind->call_depth++ == 0)
+        bind->calls++;
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->traceback_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->call_ref);
     lua_pushlightuserdata(L, &call);
-    if (lua_pcall(L, 1, 0, top + 1) != 0)
+    int status = lua_pcall(L, 1, 0, top + 1);
+    if (status != 0)
         report(bind);
     lua_settop(L, top);
+    bind->call_depth--;
+    return status == 0;
 }
 
 /* ---- boxes ---- */
@@ -464,5 +471,6 @@ int luaopen_perigee_core(lua_State *L) {
     pge_lua_client(L, bind);
     pge_lua_server(L, bind);
     pge_lua_http(L, bind);
+    pge_lua_budget(L, bind);
     return 1;
 }

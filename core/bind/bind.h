@@ -14,6 +14,7 @@
 #include <luv/lhandle.h>
 #include <luv/luv.h>
 
+#include "bind/memory.h"
 #include "engine/client.h"
 #include "engine/engine.h"
 #include "engine/server.h"
@@ -31,7 +32,10 @@ struct pge_bind {
     int anchors_ref;          /* registry: box pointer -> box */
     struct pge_list boxes;    /* all open boxes, to be closed with the state */
     struct pge_buf pattern;   /* of the call being made, encoded from a table */
+    struct pge_memory memory; /* the ceiling of this state, if it has one */
     int depth;                /* entries on the stack */
+    unsigned call_depth;      /* callbacks on the stack */
+    uint64_t calls;           /* callbacks made from the bottom: slices, see budget.h */
     bool is_over;             /* the state is closing: no Lua is called any more */
 };
 
@@ -58,9 +62,9 @@ void pge_box_push(lua_State *L, struct pge_box *box);
 /* engine.enter. */
 void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg);
 
-/* Runs fn(L) with lua_touserdata(L, 1) == arg, protected; inside pge_bind_enter. Faults are logged.
- */
-void pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg);
+/* Runs fn(L) with lua_touserdata(L, 1) == arg, protected; inside pge_bind_enter. False: it raised,
+ * which is logged. */
+bool pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg);
 
 /* Registers a class: methods in __index, gc in __gc. */
 void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc);

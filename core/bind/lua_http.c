@@ -69,8 +69,7 @@ void pge_lua_http_slot_release(struct pge_lua_http_slot *slot) {
     pge_list_push(&slot->owner->free, &slot->node);
 }
 
-struct pge_lua_http_slot *pge_lua_http_slot_check(lua_State *L, struct pge_lua_http *h) {
-    double handle = luaL_checknumber(L, 2);
+static struct pge_lua_http_slot *slot_find(struct pge_lua_http *h, double handle) {
     uint64_t bits = handle >= 0 && handle < 0x1p52 ? (uint64_t)handle : UINT64_MAX;
     uint32_t index = (uint32_t)(bits % PGE_REQUEST_SLOTS);
     if (h->server && index / CHUNK < h->chunk_count) {
@@ -78,9 +77,16 @@ struct pge_lua_http_slot *pge_lua_http_slot_check(lua_State *L, struct pge_lua_h
         if (slot->forward.req && slot->generation == bits / PGE_REQUEST_SLOTS)
             return slot;
     }
-    lua_pushnil(L);
-    lua_pushliteral(L, "CLOSED");
     return NULL;
+}
+
+struct pge_lua_http_slot *pge_lua_http_slot_check(lua_State *L, struct pge_lua_http *h) {
+    struct pge_lua_http_slot *slot = slot_find(h, luaL_checknumber(L, 2));
+    if (!slot) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "CLOSED");
+    }
+    return slot;
 }
 
 /* ---- events ---- */
@@ -104,6 +110,17 @@ static int deliver_request(lua_State *L) {
     return 0;
 }
 
+/* What raised was not the script, whose faults are caught: the state has no memory to take it. */
+static void refuse_request(struct delivery *d) {
+    struct pge_lua_http_slot *slot = slot_find(d->owner, d->handle);
+    if (!slot)
+        return;
+    struct pge_http_request *req = slot->forward.req;
+    pge_lua_http_slot_release(slot);
+    *pge_http_request_user(req) = NULL;
+    pge_http_reply_problem(req, 503, (struct pge_span){0}, 1, NULL, 0);
+}
+
 static void enter_arrived(void *arg) {
     struct pge_lua_http *h = arg;
     while (!pge_list_is_empty(&h->arrived)) {
@@ -112,7 +129,8 @@ static void enter_arrived(void *arg) {
         struct delivery d = {h, handle_of(slot), pge_http_request_message(slot->forward.req)};
         pge_list_remove(&slot->node);
         slot->is_told = true;
-        pge_bind_call(h->box.bind, deliver_request, &d);
+        if (!pge_bind_call(h->box.bind, deliver_request, &d))
+            refuse_request(&d);
     }
 }
 

@@ -68,8 +68,14 @@ static void on_message(struct pge_server *server, const struct pge_inbound_messa
     if (m->request)
         d.handle = pge_request_handle(m->request);
     s->peer = m->peer;
-    pge_bind_call(s->box.bind, deliver_message, &d);
+    bool has_failed = !pge_bind_call(s->box.bind, deliver_message, &d);
     s->peer = NULL;
+    /* What raised was not the script, whose faults are caught: the state has no memory to take it.
+     */
+    struct pge_request *request =
+        has_failed && m->request && s->server ? pge_server_request(s->server, d.handle) : NULL;
+    if (request)
+        pge_request_fail(request, PGE_OVERLOADED, "the request could not be taken");
 }
 
 static int deliver_gone(lua_State *L) {

@@ -34,6 +34,19 @@ function core.caller(level) end
 ---@param hooks { enter: fun(), leave: fun(), fault: fun(message: string) }
 function core.hooks(hooks) end
 
+---For the program: ends what runs longer without yielding, or holds more, than it may, and the process when that
+---cannot be done. It takes SIGPROF, LuaJIT's profiler and luv's cb_pcall; once in a process. See core/bind/budget.h.
+---@param options { slice: integer?, load: integer?, max_memory: integer?, ends: boolean?, slices: number[], own: string,
+---on_over: (fun(message: string): any), trim: fun() }
+---ms and bytes, 0 or nil: no limit; ends: the process ends when that much cannot be collected; slices[1] counts the
+---scheduler's slices; own begins the chunk names of code that is never interrupted; on_over makes what is raised;
+---trim lets go of what is kept for later
+function core.budget(options) end
+
+---A script is being loaded: until the matching `false` the load budget counts.
+---@param is_loading boolean
+function core.loading(is_loading) end
+
 ---Runs the end of a turn now.
 ---@return boolean open whether anything of ours is still open
 function core.turn() end

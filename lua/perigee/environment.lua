@@ -1,6 +1,7 @@
 --- One environment per routing script: its globals, its modules, and what it has started.
 
 local combinators = require("perigee.combinators")
+local core = require("perigee.core")
 local errors = require("perigee.errors")
 local isolation = require("perigee.isolation")
 local log = require("perigee.log")
@@ -178,9 +179,12 @@ end
 ---@return string? where file:line the error was raised at, when the error's text does not say
 function Environment:run(...)
   local raised = {}
+  core.loading(true)
   local read_ok, ok, result = pcall(run, self, raised, ...)
+  core.loading(false)
   if not read_ok then return false, errors.from(ok) end -- the file cannot be read or is not Lua
   if ok then return true, result end
+  result = errors.from(result) -- out of memory: a text, no handler was called
   local told = errors.is(result) and result.code == "SCRIPT"
   return false, result, not told and raised.where ~= "?" and raised.where or nil
 end

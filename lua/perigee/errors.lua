@@ -10,6 +10,7 @@
 ---@field errors? any[] all failures, from `any`
 ---@field failures? { step: string, error: any }[] what a saga could not undo
 ---@field rule? string of `perigee check`, where the code alone does not tell
+---@field over_budget? boolean the script was ended for the time or memory it took
 local Error = {}
 Error.__index = Error
 Error.__name = "perigee.error"

@@ -15,6 +15,7 @@ local TOKEN = coroutines.token
 local IDLE = {} -- what a pooled coroutine yields when its function has ended
 local MAIN = {} -- stands for the main state in tables keyed by coroutine
 local MAX_POOLED = 256
+local MAX_DRAIN_NS, DRAIN_CHECK = 2e8, 1000 -- in one go; items between two looks at the clock
 
 local raw_create, raw_resume = coroutines.create, coroutines.resume
 local raw_yield, isyieldable, running = coroutine.yield, coroutine.isyieldable, coroutine.running
@@ -31,6 +32,7 @@ local draining = false -- a drain loop is below us in the main state
 local entered = 0 -- the core has called into the main state and will call leave()
 local armed = false -- a timer will drain
 local host_runs_loop = false
+local slices = { 0 } -- pieces of script begun or ended, for the budget: what runs between two counts is one
 
 local IN_CALLBACK = "await does not work in operator, subscribe and producer callbacks: start perigee.async(...) there"
 local IN_LOOP = "await does not work in a callback of the loop: wrap what it does in perigee.async(...)"
@@ -61,15 +63,28 @@ end
 
 --- The queue ---------------------------------------------------------------------------------------------------
 
+local arm -- below
+
 local function drain()
   local was_active = active
   draining, active = true, nil
+  local count, since = 0, nil
   while head <= tail do
+    count = count + 1
+    if count % DRAIN_CHECK == 0 then -- what queues more of itself for ever must not keep the loop from the others
+      local now = uv.hrtime()
+      since = since or now
+      if now - since > MAX_DRAIN_NS then
+        arm(1) -- with 0 the loop would fire it without a poll in between
+        break
+      end
+    end
     local at = head
     head = at + 4
     local fn, a, b, c = queue[at], queue[at + 1], queue[at + 2], queue[at + 3]
     queue[at], queue[at + 1], queue[at + 2], queue[at + 3] = nil, nil, nil, nil
     if head > tail then head, tail = 1, 0 end
+    slices[1] = slices[1] + 1
     guarded(fn, a, b, c)
   end
   draining, active = false, was_active
@@ -101,6 +116,12 @@ local function disarm()
   armed = false
 end
 
+function arm(ms)
+  if armed then return end
+  armed = true
+  after(ms, disarm)
+end
+
 --- Queues fn(a, b, c): it runs after the code running now, and before the loop waits again.
 local function post(fn, a, b, c)
   local at = tail + 1
@@ -108,8 +129,7 @@ local function post(fn, a, b, c)
   queue[at], queue[at + 1], queue[at + 2], queue[at + 3] = fn, a, b, c
   if armed or draining or entered > 0 then return end
   if depth > 0 and current() then return end
-  armed = true -- nobody below us drains: a main chunk, or a callback of somebody else's handle
-  after(0, disarm)
+  arm(0) -- nobody below us drains: a main chunk, or a callback of somebody else's handle
 end
 
 --- Tasks -------------------------------------------------------------------------------------------------------
@@ -149,6 +169,7 @@ end
 
 local function came_back(task, was_draining, was_entered, was_active, ok, what, done, value)
   depth = depth - 1
+  if depth == 0 then slices[1] = slices[1] + 1 end
   draining, entered = was_draining, was_entered
   if not ok then -- xpcall inside catches all but the ends of a budget or of memory
     finish(task, false, errors.from(what, debug.traceback(task.co)))
@@ -157,6 +178,7 @@ local function came_back(task, was_draining, was_entered, was_active, ok, what, 
       pooled = pooled + 1
       pool[pooled] = task.co
     end
+    if not done then value = errors.from(value) end -- out of memory: a text, no handler was called
     finish(task, done, value)
   elseif what ~= TOKEN then
     finish(task, false, unsupported("coroutine.yield outside a coroutine of the script's own"))
@@ -169,6 +191,7 @@ local function resume(task, ...)
   local was_draining, was_entered, was_active = draining, entered, active
   -- Inside a coroutine the loop can be run again (vim.wait): what enters then drains for itself.
   draining, entered, active = false, 0, task
+  if depth == 0 then slices[1] = slices[1] + 1 end -- what is started from inside belongs to who starts it
   depth = depth + 1
   return came_back(task, was_draining, was_entered, was_active, raw_resume(task.co, ...))
 end
@@ -428,6 +451,7 @@ local function protect(fn, ...)
   sync[co] = true
   local ok, result = xpcall(fn, errors.on_raise, ...)
   sync[co] = before
+  if not ok then result = errors.from(result) end -- out of memory: a text, no handler was called
   return ok, result
 end
 
@@ -451,5 +475,5 @@ return {
   start = start, await = await, acquire = acquire, suspend = suspend, wake = wake, protect = protect,
   post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
   guarded = guarded, trim = trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
-  scope = scope, running_task = running_task, deadline = deadline, within = within,
+  scope = scope, running_task = running_task, deadline = deadline, within = within, slices = slices,
 }

@@ -5,7 +5,7 @@ local errors = require("perigee.errors")
 local arguments = {}
 
 ---@class perigee.Flag
----@field value? "text"|"ms"|"pair" nil: a switch
+---@field value? "text"|"ms"|"mib"|"pair" nil: a switch
 ---@field many? boolean may be repeated: a list, or for pairs a table
 ---@field later? boolean of a later version
 
@@ -22,10 +22,12 @@ end
 
 local usage = arguments.usage
 
-local function read_ms(name, text)
-  local ms = text:find("^%d+$") and tonumber(text)
-  if not ms or ms == 0 or ms > 2 ^ 31 - 1 then usage("%s takes milliseconds, not '%s'", name, text) end
-  return ms
+local UNITS = { ms = "milliseconds", mib = "mebibytes" }
+
+local function read_number(name, text, unit)
+  local n = text:find("^%d+$") and tonumber(text)
+  if not n or n == 0 or n > 2 ^ 31 - 1 then usage("%s takes %s, not '%s'", name, UNITS[unit], text) end
+  return n
 end
 
 local function store(flags, name, flag, text)
@@ -37,7 +39,7 @@ local function store(flags, name, flag, text)
     flags[key][left] = right
     return
   end
-  local value = flag.value == "ms" and read_ms(name, text) or text
+  local value = UNITS[flag.value] and read_number(name, text, flag.value) or text
   if flag.many then
     flags[key] = flags[key] or {}
     table.insert(flags[key], value)

@@ -1,12 +1,13 @@
 --- perigee check SCRIPT...: tells what is wrong with routing scripts; opens no port, no connection.
 
 local arguments = require("perigee.cli.arguments")
+local budget = require("perigee.cli.budget")
 local check = require("perigee.check")
 local log = require("perigee.log")
 local offline = require("perigee.cli.offline")
 
 local FLAGS = { ["--json"] = {}, ["--static"] = {}, ["--load-budget"] = { value = "ms" } }
-local EXIT_FINDINGS = 78
+local EXIT_FINDINGS, LOAD_MS = 78, 5000
 
 -- What scripts print while they load must not stand between the findings.
 local function divert_output()
@@ -22,6 +23,8 @@ end
 
 local function run(paths, flags)
   if flags.static then return check.static(paths) end
+  -- The check ends a load that takes too long, and tells where; this is for what it cannot end.
+  budget.start({ budget = (flags.load_budget or LOAD_MS) + 1000 })
   offline()
   divert_output()
   log.level = "error" -- what it warns about while scripts load are findings

@@ -6,7 +6,8 @@ local USAGE = [[
 usage: perigee COMMAND ...
 
   serve SCRIPT... [--listen URL]... [--watch] [--stamp] [--workers N|auto] [--admin ADDR] [--drain-timeout MS]
-  run SCRIPT [ARG]... [--timeout MS]
+                  [--budget MS] [--load-budget MS] [--max-memory MIB] [--no-budget]
+  run SCRIPT [ARG]... [--timeout MS] [--budget MS] [--max-memory MIB]
   send URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   emit URL PATTERN [DATA] [--timeout MS] [--metadata K=V]... [--option K=V]...
   check SCRIPT... [--json] [--static] [--load-budget MS]
@@ -20,7 +21,8 @@ usage: perigee COMMAND ...
 local COMMANDS = {
   serve = [[
 usage: perigee serve SCRIPT... [--listen URL]... [--watch] [--stamp] [--workers N|auto]
-                     [--admin ADDR] [--drain-timeout MS]
+                     [--admin ADDR] [--drain-timeout MS] [--budget MS]
+                     [--load-budget MS] [--max-memory MIB] [--no-budget]
 
 Runs routing scripts, all on one set of listeners: those they ask for and those given here.
 HUP loads them anew: all workers or none; what is wrong is logged, and the old ones serve on.
@@ -33,9 +35,16 @@ TERM and INT drain: running requests are answered first; a second one ends at on
                        By default a unix socket that they find by themselves
   --stamp              adds "perigee-generation: N" to HTTP replies
   --drain-timeout MS   how long running requests may take after TERM, 30000 by default
+  --budget MS          how long a script may run without yielding, 1000 by default; what takes longer
+                       fails with SCRIPT. What cannot be stopped ends the process, a second later,
+                       with its stack and status 70
+  --load-budget MS     the same while a script is loaded, 5000 by default
+  --max-memory MIB     what all scripts may hold, 256 by default; at it they get "not enough memory".
+                       A process that holds as much and cannot free it ends with status 70
+  --no-budget          no such limits, but those given
 ]],
   run = [[
-usage: perigee run SCRIPT [ARG]... [--timeout MS]
+usage: perigee run SCRIPT [ARG]... [--timeout MS] [--budget MS] [--max-memory MIB]
 
 Runs a script in a coroutine, so that await works in it. `...` and `arg` are its arguments.
 The program ends with the script; work it has spawned is then cancelled, and sagas under way are undone.
@@ -43,6 +52,8 @@ Its exit status is the number the script returns, 0 without one, 1 when it fails
 INT and TERM cancel the script, which undoes its sagas; a second one ends at once.
 
   --timeout MS         how long the whole may take; then it is cancelled in the same way
+  --budget MS          how long it may run without yielding; no limit by default
+  --max-memory MIB     what it may hold; no limit by default
   --                   what follows is for the script
 ]],
   send = [[

@@ -1,6 +1,7 @@
 --- perigee run SCRIPT [ARG]...: runs a script in a coroutine and ends with it.
 
 local arguments = require("perigee.cli.arguments")
+local budget = require("perigee.cli.budget")
 local environment = require("perigee.environment")
 local errors = require("perigee.errors")
 local garbage = require("perigee.garbage")
@@ -9,7 +10,11 @@ local report = require("perigee.cli.report")
 local scheduler = require("perigee.scheduler")
 local uv = require("luv")
 
-local FLAGS = { ["--timeout"] = { value = "ms" } }
+local FLAGS = {
+  ["--timeout"] = { value = "ms" },
+  ["--budget"] = { value = "ms" },
+  ["--max-memory"] = { value = "mib" },
+}
 local EXIT_FAILED, MAX_EXIT = 1, 255
 local STDIN = "-"
 
@@ -72,6 +77,8 @@ return function(argv)
   local path = table.remove(args, 1)
   if not path then arguments.usage("it takes a script") end
   garbage.start()
+  -- Who runs a script by hand may well let it compute for long.
+  budget.limit({ slice = flags.budget, max_memory = flags.max_memory and flags.max_memory * 1024 * 1024 })
   local own = environment.new(path, path == STDIN and { files = { [STDIN] = io.read("*a") } } or nil)
   args[0] = path
   own.globals.arg = args

@@ -2,6 +2,7 @@
 --- the supervisor that started it is C (core/supervisor).
 
 local arguments = require("perigee.cli.arguments")
+local budget = require("perigee.cli.budget")
 local door = require("perigee.cli.door")
 local garbage = require("perigee.garbage")
 local log = require("perigee.log")
@@ -21,8 +22,8 @@ local FLAGS = {
   ["--watch"] = {},
   ["--workers"] = { value = "text" },
   ["--admin"] = { value = "text" },
-  ["--no-budget"] = { later = true },
 }
+for name, flag in pairs(budget.FLAGS) do FLAGS[name] = flag end
 
 -- A URL of the command line that is wrong is a mistake of the command line.
 local function check_listen(urls)
@@ -63,6 +64,7 @@ return function(argv, finish, control)
   check_listen(flags.listen)
   local hello = hello_of(flags)
   garbage.start()
+  budget.start(flags, true)
   local set = reload.new({
     scripts = paths, listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
   })

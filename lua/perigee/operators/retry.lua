@@ -61,7 +61,7 @@ function Retry:failed(err)
   if self.closed then return end
   local options = self.state.options
   self.n = (self.n or 0) + 1
-  if self.n > options.attempts then return self:error(err) end
+  if self.n > options.attempts or err.over_budget then return self:error(err) end
   local ok, wanted = wants(options.on, err)
   if self.closed then return end -- `on` has cancelled us
   if not ok then return self:error(wanted) end
