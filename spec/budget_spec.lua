@@ -51,7 +51,7 @@ local function script_of(routes)
       return { kib = collectgarbage("count") }
     end)
     app:message("loop", function() while true do end end)
-    app:event("loop", function() while true do end end)
+    app:event("told", function() while true do end end)
     app:listen("http://127.0.0.1:0")
     app:listen("tcp://127.0.0.1:0")
     return app
@@ -106,6 +106,8 @@ describe("a script that does not yield", function()
     assert.are.equal(1, code)
     assert.is_truthy(err:find("REMOTE: Internal server error", 1, true))
     wait_for_log(child, "error: message loop: SCRIPT: took longer than 50 ms at ")
+    assert.are.equal(0, (program.run({ "emit", tcp, "told" })))
+    wait_for_log(child, "error: event told: SCRIPT: took longer than 50 ms at ")
   end)
 
   it("does not harm the calls that wait meanwhile", function()
@@ -215,9 +217,10 @@ describe("the budget", function()
   it("costs nothing while nothing runs", function()
     local child, url = serve(script_of({}), "--budget", "50")
     assert_good(url)
+    local pid = program.workers(child)[1]
     local function switches()
       local n = 0
-      for name in io.popen(("echo /proc/%d/task/*/status"):format(child.pid)):read("*a"):gmatch("%S+") do
+      for name in io.popen(("echo /proc/%d/task/*/status"):format(pid)):read("*a"):gmatch("%S+") do
         for line in io.lines(name) do n = n + (tonumber(line:match("^voluntary_ctxt_switches:%s*(%d+)")) or 0) end
       end
       return n
@@ -238,7 +241,7 @@ describe("the budget", function()
 end)
 
 describe("a script that nothing can stop", function()
-  it("ends the process with its stack and status 70", function()
+  it("ends its process with the stack, and another serves", function()
     local hopeless = {
       { "pattern", "local s = ('a'):rep(30) coroutine.wrap(function() s:find(('a*'):rep(30) .. 'b') end)()",
         "in find" },
@@ -246,21 +249,28 @@ describe("a script that nothing can stop", function()
       { "blocked", "require('luv').sleep(30000)", "in sleep" },
     }
     local path, at = script_of(hopeless)
-    local children, peers = {}, {}
+    local children, urls, peers = {}, {}, {}
     for i, route in ipairs(hopeless) do
-      local child, url = serve(path, "--budget", "50")
-      children[i], peers[i] = child, ask(url, "/" .. route[1])
+      children[i], urls[i] = serve(path, "--budget", "50")
+      peers[i] = ask(urls[i], "/" .. route[1])
     end
     for i, route in ipairs(hopeless) do
       local child, where = children[i], path .. ":" .. at[route[1]]
-      assert.are.equal(70, child:wait(), child:describe())
-      assert.is_truthy(child.stderr:find(
-        ("perigee: SCRIPT: %s did not come back within 50 ms and cannot be stopped: the process ends\n"):format(where),
-        1, true), child.stderr)
-      assert.is_truthy(child.stderr:find("\n    " .. where .. ": in ", 1, true), child.stderr)
-      assert.is_truthy(child.stderr:find(route[3], 1, true), child.stderr)
-      peers[i]:close()
+      peers[i]:read_end()
+      wait_for_log(child, ("perigee: SCRIPT: %s did not come back within 50 ms and cannot be stopped: "):format(where)
+        .. "the process ends\n")
+      wait_for_log(child, "\n    " .. where .. ": in ")
+      wait_for_log(child, route[3])
+      wait_for_log(child, "exited with status 70\n")
+      assert_good(urls[i])
     end
+  end)
+
+  it("ends a program that was not served with status 70", function()
+    local path = program.script("local s = ('a'):rep(30)\nlocal at = s:find(('a*'):rep(30) .. 'b') return at")
+    local code, _, err = program.run({ "run", path, "--budget", "50" })
+    assert.are.equal(70, code)
+    assert.is_truthy(err:find(("perigee: SCRIPT: %s:2 did not come back within 50 ms"):format(path), 1, true), err)
   end)
 end)
 
@@ -305,19 +315,17 @@ describe("a script that holds too much", function()
     assert.is_nil(child.stderr:find("SCRIPT", 1, true))
   end)
 
-  it("for good ends the process with status 70", function()
+  it("for good ends its process, and another serves", function()
     local child, url = serve(script_of({
       { "leak", "for i = 1, 2e4 do kept[#kept + 1] = { i, tostring(i) } end return #kept" },
     }), "--max-memory", "16")
     loop.wait_until(function()
-      if child.exit_code then return true end
       pcall(http.request, url, "GET", "/leak")
-      return child.exit_code
+      return child.stderr:find("exited with status 70\n", 1, true)
     end, 20000, "the end of the process")
-    assert.are.equal(70, child:wait())
-    assert.is_truthy(child.stderr:find("SCRIPT: not enough memory at ", 1, true))
-    assert.is_truthy(child.stderr:find("of 16 MiB, which cannot be collected: the process ends\n", 1, true),
-      child.stderr)
+    wait_for_log(child, "SCRIPT: not enough memory at ")
+    wait_for_log(child, "of 16 MiB, which cannot be collected: the process ends\n")
+    assert_good(url)
   end)
 
   it("has no limit in `run` but the one given", function()

@@ -13,7 +13,9 @@ enum {
     FIRST_BACKOFF_MS = 100,
     MAX_BACKOFF_MS = 10000,
     YOUNG_MS = 100,    /* served for less before it died: the next one waits longer */
-    PATIENCE_MS = 1000 /* of silence beyond the budget (reliability 2.1) */
+    /* Of silence beyond the budget: after one second the worker ends itself, with its stack
+     * (bind/budget.h); this is for one that cannot. */
+    PATIENCE_MS = 2000
 };
 
 static void on_birth(struct pge_timer *timer) {
