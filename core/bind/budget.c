@@ -117,10 +117,15 @@ static void interpret(struct pge_budget *b, lua_State *L) {
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
 }
 
+/* LuaJIT's own functions in Lua, such as table.remove, may have been called by ours. */
+static bool is_script(const struct pge_budget *b, const char *source) {
+    return strncmp(source, b->own_prefix, b->own_prefix_len) != 0 && strncmp(source, "=[", 2) != 0;
+}
+
 /* perigee's own code keeps its promises: it is left to finish, and what it returns to ends. */
 static void raise_in_script(struct pge_budget *b, lua_State *L, lua_Debug *ar) {
     lua_getinfo(L, "S", ar);
-    if (strncmp(ar->source, b->own_prefix, b->own_prefix_len) == 0) {
+    if (!is_script(b, ar->source)) {
         interpret(b, L);
         return;
     }

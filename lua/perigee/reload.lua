@@ -106,13 +106,21 @@ local function with(generations, i, generation, count)
   return list
 end
 
+-- Reading scripts may take as long as loading them.
+local function admit(made)
+  core.loading(true)
+  local ok, err = xpcall(require("perigee.check").admit, errors.on_raise, made) -- large, and needed for a moment only
+  core.loading(false)
+  if not ok then error(err, 0) end
+end
+
 local function make(set, generations, i, bundled)
   local path, old = set.scripts[i], set.current[i]
   local number = bundled and bundled.number or (old and old.number or 0) + 1
   local made = script.load(path, number, bundled and bundled.files)
   local ok, err = xpcall(function()
-    -- Large, and needed for a moment only. A bundle was admitted where it was made.
-    if not bundled then require("perigee.check").admit(made) end
+    -- A bundle was admitted where it was made.
+    if not bundled then admit(made) end
     set.host:check(with(generations, i, made, #set.scripts))
     made:start(old)
   end, errors.on_raise)
