@@ -212,7 +212,7 @@ static void start_profiler(struct pge_budget *b) {
     struct sigaction action;
     sigaction(SIGPROF, NULL, &action);
     b->ask_vm = action.sa_handler;
-    action.sa_handler = on_signal;
+    action.sa_handler = b->on_signal = on_signal;
     action.sa_flags = SA_RESTART;
     sigaction(SIGPROF, &action, NULL);
 }

@@ -22,6 +22,7 @@ struct pge_budget {
     struct pge_bind *bind;
     luv_CFpcall pcall;      /* luv's own */
     void (*ask_vm)(int);    /* LuaJIT's handler of SIGPROF */
+    void (*on_signal)(int); /* ours, in its place */
     const char *own_prefix; /* of chunk names of perigee itself; owned by the registry */
     size_t own_prefix_len;
     int refs[5];

@@ -98,6 +98,13 @@ static void doom(struct pge_budget *b, struct sight *sight, uint64_t tick) {
         pge_budget_die(b);
 }
 
+/* Not when a script has taken the signal, with jit.p: by default it ends the process. */
+static void poke(struct pge_budget *b) {
+    struct sigaction now;
+    if (sigaction(SIGPROF, NULL, &now) == 0 && now.sa_handler == b->on_signal)
+        pthread_kill(b->main, SIGPROF);
+}
+
 static void look(struct pge_budget *b, struct sight *sight) {
     uint64_t tick = atomic_fetch_add(&b->ticks, 1) + 1, entry = atomic_load(&b->entry);
     sight->quiet = entry ? 0 : sight->quiet + 1;
@@ -113,7 +120,7 @@ static void look(struct pge_budget *b, struct sight *sight) {
         return;
     if (sight->doomed_tick || is_mute(b, sight, tick))
         doom(b, sight, tick);
-    pthread_kill(b->main, SIGPROF);
+    poke(b);
 }
 
 static void wait_tick(struct pge_budget *b) {
