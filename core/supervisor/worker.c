@@ -12,7 +12,7 @@
 enum {
     FIRST_BACKOFF_MS = 100,
     MAX_BACKOFF_MS = 10000,
-    YOUNG_MS = 100,    /* served for less before it died: the next one waits longer */
+    YOUNG_MS = 100, /* served for less before it died: the next one waits longer */
     /* Of silence beyond the budget: after one second the worker ends itself, with its stack
      * (bind/budget.h); this is for one that cannot. */
     PATIENCE_MS = 2000
