@@ -68,7 +68,7 @@ static void test_server_life(void **state) {
     assert_false(pge_server_is_ready(the_world->server));
     assert_int_equal(subscribe("a", "b"), 0);
     pge_peer_down(peer, PGE_CONNECT_FAILED, "connect ECONNREFUSED");
-    expect("dial 1;dial 2;");
+    expect("dial 1;sub a;sub b;dial 2;");
     pge_peer_up(peer);
     expect("READY;");
     assert_int_equal(subscribe("b", NULL), 0); /* another b: it has a queue */
@@ -79,8 +79,8 @@ static void test_server_life(void **state) {
     expect("refused INVALID_OPTION: illegal y z;");
     pge_peer_down(peer, PGE_CONNECTION_CLOSED, "gone");
     expect("LOST;");
-    assert_int_equal(subscribe("c", NULL), 0); /* the next dial sees it */
-    expect("");
+    assert_int_equal(subscribe("c", NULL), 0); /* told at any time: a dial may be half-way */
+    expect("sub c;unsub b;unsub c;");
     assert_int_equal(the_world->server->subscription_count, 1);
     pass(100);
     expect("dial 1;");
