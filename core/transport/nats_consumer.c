@@ -15,7 +15,10 @@
 #include "base/alloc.h"
 #include "transport/nats.h"
 
-enum { EXPIRES_MS = 30000, LATE_MS = 5000, MAX_RETRY_MS = 30000 };
+/* A pull is a promise of the stream's leader, and goes with it unsaid: a heart-beat tells that it
+ * still stands, and after LATE_MS without a word it is asked for again. */
+enum { EXPIRES_MS = 30000, HEARTBEAT_MS = 1000, LATE_MS = 2500, TICK_MS = 500 };
+enum { MAX_RETRY_MS = 30000 };
 
 struct pge_nats_consumer {
     struct pge_nats_peer *peer;
@@ -27,9 +30,9 @@ struct pge_nats_consumer {
     size_t inbox_len;
     unsigned asked;   /* messages pulled that have neither come nor been refused */
     unsigned in_hand; /* with handlers */
-    uint64_t heard_at;
-    struct pge_buf letter;  /* a message's headers and body, as kept for a dead letter */
-    struct pge_timer timer; /* half of ack_wait: what takes long is still being worked at */
+    uint64_t heard_at, worked_at; /* the last word about a pull; the last "+WPI" */
+    struct pge_buf letter;        /* a message's headers and body, as kept for a dead letter */
+    struct pge_timer timer;
     bool is_leaving;
 };
 
@@ -93,9 +96,13 @@ static void pull(struct pge_nats_consumer *self) {
     unsigned count = self->batch - taken;
     snprintf(subject, sizeof subject, "$JS.API.CONSUMER.MSG.NEXT.%s.%s", self->stream,
              self->durable);
-    int n = snprintf(text, sizeof text, "{\"batch\":%u,\"expires\":%d000000}", count, EXPIRES_MS);
-    if (ask(self, subject, (struct pge_span){text, (size_t)n}, 'p') == 0)
-        self->asked += count;
+    int n = snprintf(text, sizeof text,
+                     "{\"batch\":%u,\"expires\":%d000000,\"idle_heartbeat\":%d000000}", count,
+                     EXPIRES_MS, HEARTBEAT_MS);
+    if (ask(self, subject, (struct pge_span){text, (size_t)n}, 'p') < 0)
+        return;
+    self->asked += count;
+    self->heard_at = pge_loop_now(loop_of(self));
 }
 
 /* ---- the clock ---- */
@@ -110,14 +117,23 @@ static void say_working(struct pge_nats_consumer *self) {
     }
 }
 
+/* Half of ack_wait is when what takes long must be told to be worked at. */
+static void tick(struct pge_nats_consumer *self) {
+    uint64_t half = self->ack_wait_ms / 2;
+    pge_loop_timer(loop_of(self), &self->timer, half < TICK_MS ? half : TICK_MS);
+}
+
 static void on_timer(struct pge_timer *timer) {
     struct pge_nats_consumer *self = container_of(timer, struct pge_nats_consumer, timer);
     uint64_t now = pge_loop_now(loop_of(self));
-    pge_loop_timer(loop_of(self), timer, self->ack_wait_ms / 2);
+    tick(self);
     if (!is_open(self))
         return;
-    say_working(self);
-    if (now - self->heard_at > EXPIRES_MS + LATE_MS)
+    if (now - self->worked_at >= self->ack_wait_ms / 2) {
+        self->worked_at = now;
+        say_working(self);
+    }
+    if (now - self->heard_at > LATE_MS)
         self->asked = 0; /* what was asked has been forgotten: another leader, perhaps */
     pull(self);
 }
@@ -132,8 +148,8 @@ static void on_created(struct pge_nats_consumer *self, const struct pge_nats_eve
     if (is_json)
         error = pge_nats_member(scan, json, "error");
     if (is_json && !error.p) {
-        self->heard_at = pge_loop_now(loop_of(self));
-        pge_loop_timer(loop_of(self), &self->timer, self->ack_wait_ms / 2);
+        self->heard_at = self->worked_at = pge_loop_now(loop_of(self));
+        tick(self);
         pge_peer_up(&self->peer->base);
         pull(self);
         return;
