@@ -215,6 +215,16 @@ function Environment:cancel(limit_ms)
   end)
 end
 
+--- Requests in flight that clients of the script's own have passed on without Lua.
+---@return integer
+function Environment:forwards()
+  local n = 0
+  for client in pairs(self.clients) do
+    if client.core then n = n + client.core:forwards() end
+  end
+  return n
+end
+
 --- Ends what the script has started: as `cancel`, then its clients are closed.
 ---@return perigee.Promise
 function Environment:close()

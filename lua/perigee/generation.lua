@@ -95,7 +95,7 @@ end
 --- Requests passed on without Lua that its clients still wait for.
 ---@return integer
 function Generation:forwards()
-  return self.app.registry:forwards()
+  return self.app.registry:forwards() + (self.environment and self.environment:forwards() or 0)
 end
 
 --- Runs the stop hooks of one that has started, ends what it has spawned, closes its clients. In a coroutine; failures
