@@ -287,6 +287,7 @@ local function stop(self, timeout_ms)
   for i, listener in ipairs(self.listeners) do listeners[i] = listener end
   for listener in pairs(self.leaving) do listeners[#listeners + 1] = listener end
   drain(listeners, timeout_ms)
+  self.listeners = {}
   for _, generation in ipairs(self.generations) do self:retire(generation) end
   self.generations = {}
   while next(self.retiring) do combinators.sleep(POLL_MS):await() end
