@@ -183,7 +183,9 @@ describe("environment", function()
     assert.are.same({ text = "undone" }, seen)
     hang()
     own:cancel(20):await()
-    assert.is_truthy(lines[#lines]:find("main.lua: not everything was undone within 20 ms", 1, true), lines[#lines])
+    local text = table.concat(lines, "\n")
+    assert.is_truthy(text:find("main.lua: not everything was undone within 20 ms", 1, true), text)
+    assert.is_truthy(text:find("has not undone: a (CANCELLED: cancelled)", 1, true), text)
     own:close():await()
     app:stop():await()
   end)
@@ -204,5 +206,70 @@ describe("environment", function()
     loop.wait_until(function() return result.code end)
     assert.are.equal("CANCELLED", result.code)
     assert.is_truthy(lines[1]:find(own.path .. ":3", 1, true), lines[1])
+  end)
+
+  it("ends a chain of timers, and all that a map or a deadline runs", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local seen = { n = 0, codes = {} }
+      local function tick()
+        seen.n = seen.n + 1
+        perigee.sleep(1):next(tick):catch(function() end)
+      end
+      tick()
+      local function wait()
+        local _, err = pcall(function() perigee.sleep(60000):await() end)
+        seen.codes[#seen.codes + 1] = err.code
+      end
+      perigee.map({ 1, 2 }, wait)
+      perigee.deadline(60000, wait)
+      return seen
+    ]])
+    assert.is_true(ok)
+    loop.wait_until(function() return result.n > 2 end)
+    own:close():await()
+    assert.are.same({ "CANCELLED", "CANCELLED", "CANCELLED" }, result.codes)
+    local n = result.n
+    perigee.sleep(20):await()
+    assert.are.equal(n, result.n)
+  end)
+
+  it("lets what an undo waits for end before it cancels timers", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local seen = {}
+      local saga = perigee.saga(function(s)
+        s:step("a", function() end, function()
+          seen.is_undoing = true
+          perigee.sleep(10):await()
+          seen.is_undone = true
+        end)
+        error("no")
+      end)
+      saga:catch(function() end)
+      return seen
+    ]])
+    assert.is_true(ok)
+    loop.wait_until(function() return result.is_undoing end)
+    own:close():await()
+    assert.is_true(result.is_undone)
+  end)
+
+  it("lets nothing dial that still runs after its end", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local client = perigee.client("tcp://127.0.0.1:1")
+      return { client, function() return perigee.client("tcp://127.0.0.1:1") end }
+    ]])
+    assert.is_true(ok)
+    own:close():await()
+    for _, client in ipairs({ result[1], result[2]() }) do
+      for _, asked in ipairs({ client:send("x", 1), client:emit("x", 1), client:connect() }) do
+        local fine, err = pcall(asked.await, asked)
+        assert.are.same({ false, "CANCELLED: the script that made this client has ended" }, { fine, tostring(err) })
+      end
+      assert.are.equal("disconnected", client:status().state)
+      client:close():await()
+    end
   end)
 end)

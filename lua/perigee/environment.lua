@@ -1,5 +1,6 @@
 --- One environment per routing script: its globals, its modules, and what it has started.
 
+local client_of = require("perigee.client")
 local combinators = require("perigee.combinators")
 local core = require("perigee.core")
 local errors = require("perigee.errors")
@@ -23,7 +24,9 @@ local UNDO_MS = 10000
 ---@field private search_path string
 ---@field private spawned table<perigee.Promise, true> weak
 ---@field private sagas table<perigee.Promise, true> weak; that nothing is left to undo
+---@field private sleeping table<perigee.Promise, true> weak
 ---@field private clients table<table, true> weak
+---@field private is_over boolean
 local Environment = {}
 Environment.__index = Environment
 Environment.__name = "perigee.environment"
@@ -38,15 +41,19 @@ local function own_perigee(self)
   function own.client(options)
     local client = perigee.client(options)
     self.clients[client] = true
+    if self.is_over then client_of.finish(client) end
     return client
   end
-  for _, name in ipairs({ "spawn", "async" }) do
-    own[name] = function(fn, ...)
-      local work = combinators[name](fn, ...)
-      self.spawned[work] = true
+  local function keep(set, name)
+    local start = combinators[name]
+    own[name] = function(...)
+      local work = start(...)
+      set[work] = true
       return work
     end
   end
+  for _, name in ipairs({ "spawn", "async", "map", "deadline" }) do keep(self.spawned, name) end
+  keep(self.sleeping, "sleep") -- what comes next may sleep again, for ever
   function own.saga(fn, options)
     local work, ended = saga.start(fn, options)
     self.spawned[work], self.sagas[ended] = true, true
@@ -71,7 +78,8 @@ local function new(path, options)
     path = path, loaded = {}, loading = {}, files = {}, given = options and options.files,
     -- "?" and ";" mean something in a search path.
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
-    spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
+    spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), sleeping = setmetatable({}, WEAK),
+    clients = setmetatable({}, WEAK), is_over = false,
   }, Environment)
   self.globals = isolation.new(path)
   rawset(self.globals, "require", function(name) return self:require(name) end)
@@ -212,6 +220,8 @@ function Environment:cancel(limit_ms)
   self.sagas = setmetatable({}, WEAK)
   return combinators.settled(sagas):timeout(limit_ms):catch(function()
     log.error("%s: not everything was undone within %g ms", self.path, limit_ms)
+  end):next(function() -- not before: what undoes may sleep, too
+    for _, timer in ipairs(list_of(self.sleeping)) do timer:cancel() end
   end)
 end
 
@@ -225,12 +235,13 @@ function Environment:forwards()
   return n
 end
 
---- Ends what the script has started: as `cancel`, then its clients are closed.
+--- Ends what the script has started: as `cancel`, then its clients are closed for good.
 ---@return perigee.Promise
 function Environment:close()
   return self:cancel():next(function()
+    self.is_over = true
     local closing = {}
-    for client in pairs(self.clients) do closing[#closing + 1] = client:close() end
+    for client in pairs(self.clients) do closing[#closing + 1] = client_of.finish(client) end
     return combinators.settled(closing)
   end)
 end

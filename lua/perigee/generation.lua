@@ -108,7 +108,7 @@ function Generation:finish(limit_ms)
   end
   self.is_started = false
   if self.environment then self.environment:cancel():await() end -- while there are clients to undo with
-  self.app.registry:close():await()
+  self.app.registry:close(self.environment ~= nil):await() -- a host may start its app again
   if self.environment then self.environment:close():await() end
 end
 
