@@ -308,6 +308,15 @@ describe("a reload", function()
         "TIMEOUT: on_start did not end within 5000 ms")
     end)
 
+    it("a chunk that yields to nobody", function()
+      refused(HEAD .. "coroutine.yield(app)", "UNSUPPORTED: coroutine.yield outside a coroutine of the script's own")
+    end)
+
+    it("a factory that does not end", function()
+      refused(app("x", 'app:provide("config", function() perigee.sleep(60000):await() end)'),
+        "TIMEOUT: what makes clients and values did not end within 5000 ms")
+    end)
+
     it("a global that nobody declared, wherever it is written", function()
       refused(app("x", 'app:get("/later", function() total = 1 end)'),
         "SCRIPT: app.lua:3: undeclared global 'total'; use local")

@@ -26,7 +26,7 @@ local function make(fields)
   return setmetatable(fields, Generation)
 end
 
----- Of an app made in a host.
+--- Of an app made in a host.
 ---@param app perigee.App
 ---@return perigee.Generation
 local function of(app)
@@ -86,7 +86,7 @@ end
 ---@param old? perigee.Generation
 function Generation:start(old)
   local app = self.app
-  app.registry:start()
+  run_hook("what makes clients and values", HOOK_MS, app.registry.start, app.registry)
   if old then hand_over(app, old) end
   for _, hook in ipairs(app.start_hooks) do run_hook("on_start", HOOK_MS, hook, app) end
   self.is_started = true
