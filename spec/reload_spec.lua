@@ -399,6 +399,18 @@ describe("a reload", function()
     assert.are.same({ "b1", "1", 200 }, { get(url, "/b") })
   end)
 
+  it("of several scripts is refused where it wants a shared listener with other options", function()
+    local function part(name, options)
+      local text = 'app:get("/%s", function() return %q end)\napp:listen("http://127.0.0.1:0"%s)\nreturn app'
+      return HEAD .. text:format(name, name, options)
+    end
+    local child, url = serve(write("a.lua", part("a", "")), write("b.lua", part("b", "")))
+    write("b.lua", part("b", ", { max_body_bytes = 10 }"))
+    assert.are.equal("b.lua: the reload is refused: INVALID_OPTION: the listener http://127.0.0.1:0 has other options "
+      .. "in b.lua than in a.lua", refusal(child))
+    assert.are.equal("b", (get(url, "/b")))
+  end)
+
   describe("ends what does not end by itself within the drain timeout:", function()
     it("a call gets a 503, and is logged", function()
       local child, url = serve(write("app.lua", app("one", [[
