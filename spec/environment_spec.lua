@@ -214,7 +214,7 @@ describe("environment", function()
       local seen = { n = 0, codes = {} }
       local function tick()
         seen.n = seen.n + 1
-        perigee.sleep(1):next(tick):catch(function() end)
+        perigee.sleep(1):next(tick):next(function() end)
       end
       tick()
       local function wait()
@@ -232,6 +232,9 @@ describe("environment", function()
     local n = result.n
     perigee.sleep(20):await()
     assert.are.equal(n, result.n)
+    collectgarbage()
+    collectgarbage()
+    for _, line in ipairs(lines) do assert.is_nil(line:find("unhandled", 1, true), line) end
   end)
 
   it("lets what an undo waits for end before it cancels timers", function()

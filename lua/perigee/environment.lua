@@ -213,7 +213,7 @@ function Environment:cancel(limit_ms)
     if work.state == "pending" then
       log.warn("%s: what was started at %s still ran: it is cancelled", self.path,
         where_of.text(work.func, work.line))
-      work:cancel()
+      promise.cancel_quietly(work)
     end
   end
   local sagas = list_of(self.sagas)
@@ -221,7 +221,7 @@ function Environment:cancel(limit_ms)
   return combinators.settled(sagas):timeout(limit_ms):catch(function()
     log.error("%s: not everything was undone within %g ms", self.path, limit_ms)
   end):next(function() -- not before: what undoes may sleep, too
-    for _, timer in ipairs(list_of(self.sleeping)) do timer:cancel() end
+    for _, timer in ipairs(list_of(self.sleeping)) do promise.cancel_quietly(timer) end
   end)
 end
 

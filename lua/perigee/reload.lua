@@ -162,7 +162,7 @@ local function is_unwanted(set)
 end
 
 local function unwanted(set)
-  return refusal_of(set.scripts[1], errors.make("CANCELLED", "the reload was given up"))
+  return refusal_of(set.scripts[1], errors.make("CANCELLED", "given up before it served"))
 end
 
 local function load_all(candidate, bundle)
@@ -271,7 +271,8 @@ function Set:prepare(bundle)
     error(result, 0)
   end)
   return under_way.work:catch(function(err)
-    error(is_refusal(err) and err or refusal_of(self.scripts[1], err), 0) -- it was cancelled
+    if is_refusal(err) then error(err, 0) end
+    error(errors.is(err) and err.code == "CANCELLED" and unwanted(self) or refusal_of(self.scripts[1], err), 0)
   end)
 end
 
