@@ -190,6 +190,44 @@ describe("environment", function()
     app:stop():await()
   end)
 
+  it("gives the script a `package` of its own: path, loaded, preload", function()
+    write("elsewhere.lua", "return 'found'")
+    write("counted.lua", "n = n + 1 return { n = n }")
+    local path, preload = package.path, package.preload.perigee_spec_preloaded
+    local _, ok, result = run(([[
+      rawset(_G, "n", 0)
+      package.path = package.path .. ";%s/else?.lua"
+      package.loaded.perigee_spec_stub = "stub"
+      package.preload.perigee_spec_preloaded = function(name) return { name = name } end
+      local first = require("counted")
+      package.loaded.counted = nil
+      return {
+        require("where"), require("perigee_spec_stub"), require("perigee_spec_preloaded").name,
+        require("perigee_spec_preloaded") == package.loaded.perigee_spec_preloaded,
+        first.n, require("counted").n, require("luv") == package.loaded.luv, require("package") == package,
+      }
+    ]]):format(folder))
+    assert.is_true(ok, tostring(result))
+    assert.are.same({ "found", "stub", "perigee_spec_preloaded", true, 1, 2, true, true }, result)
+    assert.are.same({ path, preload }, { package.path, package.preload.perigee_spec_preloaded })
+    assert.is_nil(package.loaded.perigee_spec_stub)
+    assert.is_nil(package.loaded.counted)
+  end)
+
+  it("keeps modules made with `module` to itself", function()
+    write("legacy.lua", "module('legacy', package.seeall)\nfunction greet() return require('named') .. own end")
+    write("named.lua", "return 'hello '")
+    local _, ok, result = run([[
+      rawset(_G, "own", "here")
+      local made = require("legacy")
+      return { made.greet(), made == legacy, made._NAME, package.loaded.legacy == made }
+    ]])
+    assert.is_true(ok, tostring(result))
+    assert.are.same({ "hello here", true, "legacy", true }, result)
+    assert.is_nil(rawget(_G, "legacy"))
+    assert.is_nil(package.loaded.legacy)
+  end)
+
   it("ends what the script has started, and says where that was", function()
     local own, ok, result = run([[
       local perigee = require("perigee")

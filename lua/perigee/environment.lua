@@ -19,6 +19,7 @@ local UNDO_MS = 10000
 ---@field globals table of the script, see isolation.lua
 ---@field files table<string, string> the sources it has read, by path
 ---@field private given? table<string, string> sources to take instead of those on disk
+---@field package table as the stock one, see own_package
 ---@field private loaded table<string, any> its modules
 ---@field private loading table<string, { co: thread|"main", done: perigee.Promise }>
 ---@field private search_path string
@@ -69,6 +70,29 @@ local function without_exit()
   }, { __index = os })
 end
 
+-- What the script puts into `package` is its own: the next generation would find it, and add to it.
+local function own_package(self)
+  return setmetatable({
+    path = package.path,
+    loaded = setmetatable(self.loaded, { __index = package.loaded }),
+    preload = setmetatable({}, { __index = package.preload }),
+    seeall = function(made) setmetatable(made, { __index = self.globals }) end,
+  }, { __index = package })
+end
+
+-- Lua 5.1's `module`: the stock one writes into the globals and modules of all scripts.
+local function own_module(self)
+  return function(name, ...)
+    local made = rawget(self.loaded, name)
+    if type(made) ~= "table" then made = {} end
+    made._M, made._NAME, made._PACKAGE = made, name, name:match("^(.*%.)[^.]*$") or ""
+    self.loaded[name] = made
+    if not name:find(".", 1, true) then rawset(self.globals, name, made) end
+    for _, option in ipairs({ ... }) do option(made) end
+    setfenv(2, made)
+  end
+end
+
 ---@param path string of the script
 ---@param options? { files: table<string, string>?, is_served: boolean? } files: to take instead of those on disk
 ---@return perigee.Environment
@@ -87,7 +111,10 @@ local function new(path, options)
     self.loaded.os = without_exit()
     rawset(self.globals, "os", self.loaded.os)
   end
-  self.loaded.perigee = own_perigee(self)
+  self.package = own_package(self)
+  rawset(self.globals, "package", self.package)
+  rawset(self.globals, "module", own_module(self))
+  self.loaded.package, self.loaded.perigee = self.package, own_perigee(self)
   return self
 end
 
@@ -95,7 +122,7 @@ end
 
 -- The file of a module; what was tried when there is none.
 local function find(self, name)
-  local path = self.search_path .. package.path
+  local path = self.search_path .. tostring(self.package.path)
   for template in self.given and path:gmatch("[^;]+") or function() end do
     local candidate = template:gsub("%?", (name:gsub("%.", "/"):gsub("%%", "%%%%")))
     if self.given[candidate] then return candidate end
@@ -132,22 +159,32 @@ local function wait_or_refuse(name, loading, co)
   return loading.done:await()
 end
 
-local function load_module(self, name, path)
+-- load() gives the function that makes the module.
+local function load_module(self, name, load, ...)
   local co = coroutine.running() or "main"
   local done = promise.bare()
   self.loading[name] = { co = co, done = done }
-  local ok, value = pcall(function() return load_source(self, path)(name) end)
+  local ok, value = pcall(function(...) return load(...)(name) end, ...)
   self.loading[name] = nil
   if not ok then
     promise.observe(done, { of = done, settle = function() end }) -- told below, and to whoever waits
     promise.reject(done, value)
     error(value, 0)
   end
-  if value == nil then value = self.loaded[name] end
+  if value == nil then value = rawget(self.loaded, name) end
   if value == nil then value = true end
   self.loaded[name] = value
   promise.settle(done, true, value)
   return value
+end
+
+-- C modules, and the host's.
+local function require_elsewhere(self, name)
+  local cpath = package.cpath
+  package.cpath = self.package.cpath
+  local ok, value = pcall(require, name)
+  package.cpath = cpath
+  return ok, value
 end
 
 --- As the stock `require`, but what it loads from Lua sources is this environment's own, and can await.
@@ -155,19 +192,22 @@ end
 ---@return any
 function Environment:require(name)
   if type(name) ~= "string" then error("require takes a module's name, not a " .. type(name), 2) end
-  if self.loaded[name] ~= nil then return self.loaded[name] end
+  local known = rawget(self.loaded, name)
+  if known ~= nil then return known end
+  local loading = self.loading[name]
+  if loading then return wait_or_refuse(name, loading, coroutine.running() or "main") end
+  local preload = rawget(self.package.preload, name)
+  if preload then return load_module(self, name, function() return preload end) end
   -- perigee itself and what the program has built in are one for all scripts.
   if name:find("^perigee%.") or package.preload[name] then return require(name) end
   local path, tried = find(self, name)
   if not path then
-    local ok, value = pcall(require, name) -- C modules, and the host's
+    local ok, value = require_elsewhere(self, name)
     if ok then return value end
     if tostring(value):find("^module '") then value = ("module '%s' not found:%s"):format(name, tried) end
     error(value, 2)
   end
-  local loading = self.loading[name]
-  if loading then return wait_or_refuse(name, loading, coroutine.running() or "main") end
-  return load_module(self, name, path)
+  return load_module(self, name, load_source, self, path)
 end
 
 --- Running ------------------------------------------------------------------------------------------------------

@@ -48,6 +48,12 @@ function Generation:files()
   return self.environment and self.environment.files or {}
 end
 
+--- The script's `package`: where it finds its modules.
+---@return table
+function Generation:package()
+  return self.environment and self.environment.package or package
+end
+
 ---@return string for logs
 function Generation:name()
   return ("%s, generation %d"):format(self.path or "the app", self.number)
