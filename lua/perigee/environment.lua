@@ -28,6 +28,7 @@ local UNDO_MS = 10000
 ---@field private sleeping table<perigee.Promise, true> weak
 ---@field private clients table<table, true> weak
 ---@field private is_over boolean
+---@field private is_loading boolean
 local Environment = {}
 Environment.__index = Environment
 Environment.__name = "perigee.environment"
@@ -103,7 +104,7 @@ local function new(path, options)
     -- "?" and ";" mean something in a search path.
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
     spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), sleeping = setmetatable({}, WEAK),
-    clients = setmetatable({}, WEAK), is_over = false,
+    clients = setmetatable({}, WEAK), is_over = false, is_loading = false,
   }, Environment)
   self.globals = isolation.new(path)
   rawset(self.globals, "require", function(name) return self:require(name) end)
@@ -220,6 +221,13 @@ local function run(self, raised, ...)
   end, ...)
 end
 
+-- Once: a chunk that yields its coroutine away never comes back to say that it has ended.
+local function set_loading(self, is_loading)
+  if self.is_loading == is_loading then return end
+  self.is_loading = is_loading
+  core.loading(is_loading)
+end
+
 --- Loads the script and runs it, in the calling coroutine.
 ---@param ... any its arguments
 ---@return boolean ok
@@ -227,9 +235,9 @@ end
 ---@return string? where file:line the error was raised at, when the error's text does not say
 function Environment:run(...)
   local raised = {}
-  core.loading(true)
+  set_loading(self, true)
   local read_ok, ok, result = pcall(run, self, raised, ...)
-  core.loading(false)
+  set_loading(self, false)
   if not read_ok then return false, errors.from(ok) end -- the file cannot be read or is not Lua
   if ok then return true, result end
   result = errors.from(result) -- out of memory: a text, no handler was called
@@ -249,6 +257,7 @@ end
 ---@return perigee.Promise
 function Environment:cancel(limit_ms)
   limit_ms = limit_ms or UNDO_MS
+  set_loading(self, false)
   for _, work in ipairs(list_of(self.spawned)) do
     if work.state == "pending" then
       log.warn("%s: what was started at %s still ran: it is cancelled", self.path,
