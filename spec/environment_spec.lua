@@ -183,9 +183,49 @@ describe("environment", function()
     assert.are.same({ text = "undone" }, seen)
     hang()
     own:cancel(20):await()
-    assert.is_truthy(lines[#lines]:find("main.lua: not everything was undone within 20 ms", 1, true), lines[#lines])
+    local text = table.concat(lines, "\n")
+    assert.is_truthy(text:find("main.lua: not everything was undone within 20 ms", 1, true), text)
+    assert.is_truthy(text:find("has not undone: a (CANCELLED: cancelled)", 1, true), text)
     own:close():await()
     app:stop():await()
+  end)
+
+  it("gives the script a `package` of its own: path, loaded, preload", function()
+    write("elsewhere.lua", "return 'found'")
+    write("counted.lua", "n = n + 1 return { n = n }")
+    local path, preload = package.path, package.preload.perigee_spec_preloaded
+    local _, ok, result = run(([[
+      rawset(_G, "n", 0)
+      package.path = package.path .. ";%s/else?.lua"
+      package.loaded.perigee_spec_stub = "stub"
+      package.preload.perigee_spec_preloaded = function(name) return { name = name } end
+      local first = require("counted")
+      package.loaded.counted = nil
+      return {
+        require("where"), require("perigee_spec_stub"), require("perigee_spec_preloaded").name,
+        require("perigee_spec_preloaded") == package.loaded.perigee_spec_preloaded,
+        first.n, require("counted").n, require("luv") == package.loaded.luv, require("package") == package,
+      }
+    ]]):format(folder))
+    assert.is_true(ok, tostring(result))
+    assert.are.same({ "found", "stub", "perigee_spec_preloaded", true, 1, 2, true, true }, result)
+    assert.are.same({ path, preload }, { package.path, package.preload.perigee_spec_preloaded })
+    assert.is_nil(package.loaded.perigee_spec_stub)
+    assert.is_nil(package.loaded.counted)
+  end)
+
+  it("keeps modules made with `module` to itself", function()
+    write("legacy.lua", "module('legacy', package.seeall)\nfunction greet() return require('named') .. own end")
+    write("named.lua", "return 'hello '")
+    local _, ok, result = run([[
+      rawset(_G, "own", "here")
+      local made = require("legacy")
+      return { made.greet(), made == legacy, made._NAME, package.loaded.legacy == made }
+    ]])
+    assert.is_true(ok, tostring(result))
+    assert.are.same({ "hello here", true, "legacy", true }, result)
+    assert.is_nil(rawget(_G, "legacy"))
+    assert.is_nil(package.loaded.legacy)
   end)
 
   it("ends what the script has started, and says where that was", function()
@@ -204,5 +244,73 @@ describe("environment", function()
     loop.wait_until(function() return result.code end)
     assert.are.equal("CANCELLED", result.code)
     assert.is_truthy(lines[1]:find(own.path .. ":3", 1, true), lines[1])
+  end)
+
+  it("ends a chain of timers, and all that a map or a deadline runs", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local seen = { n = 0, codes = {} }
+      local function tick()
+        seen.n = seen.n + 1
+        perigee.sleep(1):next(tick):next(function() end)
+      end
+      tick()
+      local function wait()
+        local _, err = pcall(function() perigee.sleep(60000):await() end)
+        seen.codes[#seen.codes + 1] = err.code
+      end
+      perigee.map({ 1, 2 }, wait)
+      perigee.deadline(60000, wait)
+      return seen
+    ]])
+    assert.is_true(ok)
+    loop.wait_until(function() return result.n > 2 end)
+    own:close():await()
+    assert.are.same({ "CANCELLED", "CANCELLED", "CANCELLED" }, result.codes)
+    local n = result.n
+    perigee.sleep(20):await()
+    assert.are.equal(n, result.n)
+    collectgarbage()
+    collectgarbage()
+    for _, line in ipairs(lines) do assert.is_nil(line:find("unhandled", 1, true), line) end
+  end)
+
+  it("lets what an undo waits for end before it cancels timers", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local seen = {}
+      local saga = perigee.saga(function(s)
+        s:step("a", function() end, function()
+          seen.is_undoing = true
+          perigee.sleep(10):await()
+          seen.is_undone = true
+        end)
+        error("no")
+      end)
+      saga:catch(function() end)
+      return seen
+    ]])
+    assert.is_true(ok)
+    loop.wait_until(function() return result.is_undoing end)
+    own:close():await()
+    assert.is_true(result.is_undone)
+  end)
+
+  it("lets nothing dial that still runs after its end", function()
+    local own, ok, result = run([[
+      local perigee = require("perigee")
+      local client = perigee.client("tcp://127.0.0.1:1")
+      return { client, function() return perigee.client("tcp://127.0.0.1:1") end }
+    ]])
+    assert.is_true(ok)
+    own:close():await()
+    for _, client in ipairs({ result[1], result[2]() }) do
+      for _, asked in ipairs({ client:send("x", 1), client:emit("x", 1), client:connect() }) do
+        local fine, err = pcall(asked.await, asked)
+        assert.are.same({ false, "CANCELLED: the script that made this client has ended" }, { fine, tostring(err) })
+      end
+      assert.are.equal("disconnected", client:status().state)
+      client:close():await()
+    end
   end)
 end)

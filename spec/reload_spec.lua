@@ -2,6 +2,7 @@
 
 local http = require("spec.support.http")
 local loop = require("spec.support.loop")
+local perigee = require("perigee")
 local program = require("spec.support.perigee")
 local tcp = require("spec.support.tcp")
 local uv = require("luv")
@@ -128,6 +129,41 @@ describe("a reload", function()
     child:kill("sigterm")
     assert.are.equal(0, child:wait())
     assert.are.equal("asked one\nstopped one\nstopped two\n", child.stdout)
+  end)
+
+  it("lets what is passed on without Lua end, though the client that carries it is gone from the script", function()
+    local answer = {}
+    local service = perigee.app()
+    service:message("slow", function()
+      return perigee.promise(function(resolve) answer[#answer + 1] = resolve end)
+    end)
+    service:listen("tcp://127.0.0.1:0")
+    service:start():await()
+    local relays = ([[
+      local service = perigee.client(%q)
+      app:post("/slow", perigee.to(service, "slow"))
+      app:forward("slow", service)
+      app:listen("tcp://127.0.0.1:0")
+      app:on_stop(function() print("stopped") io.stdout:flush() end)
+    ]]):format(service:addresses()[1])
+    local more = 'app:listen("tcp://127.0.0.1:0")'
+    local child = program.start({ "serve", write("app.lua", app("one", relays)), "--stamp" })
+    local urls = program.urls(child, 2)
+    local peer = tcp.connect(tonumber(urls[2]:match(":(%d+)$")))
+    peer:write(http.bytes("POST", "/slow", "{}"))
+    local asked = program.start({ "send", urls[1], "slow" })
+    loop.wait_until(function() return #answer == 2 end, 10000, "both requests")
+    write("app.lua", app("two", more))
+    reload(child, "app.lua", 2)
+    assert.are.same({ "two", "2", 200 }, { get(urls[2]) })
+    assert.are.equal("", child.stdout)
+    for _, resolve in ipairs(answer) do resolve("late") end
+    local response = http.read(peer)
+    assert.are.same({ 200, '"late"', "1" }, { response.status, response.body, response.headers["perigee-generation"] })
+    assert.are.equal(0, asked:wait())
+    assert.are.equal('"late"\n', asked.stdout)
+    child:line("stopped")
+    service:stop():await()
   end)
 
   it("lets streams over TCP end on the generation they began with", function()
@@ -272,6 +308,15 @@ describe("a reload", function()
         "TIMEOUT: on_start did not end within 5000 ms")
     end)
 
+    it("a chunk that yields to nobody", function()
+      refused(HEAD .. "coroutine.yield(app)", "UNSUPPORTED: coroutine.yield outside a coroutine of the script's own")
+    end)
+
+    it("a factory that does not end", function()
+      refused(app("x", 'app:provide("config", function() perigee.sleep(60000):await() end)'),
+        "TIMEOUT: what makes clients and values did not end within 5000 ms")
+    end)
+
     it("a global that nobody declared, wherever it is written", function()
       refused(app("x", 'app:get("/later", function() total = 1 end)'),
         "SCRIPT: app.lua:3: undeclared global 'total'; use local")
@@ -352,6 +397,18 @@ describe("a reload", function()
     wait_for(child, ("b.lua: the reload is refused: INVALID_OPTION: GET /a at %s:3 is already routed at %s:3"):format(
       path_of("b.lua"), path_of("a.lua")))
     assert.are.same({ "b1", "1", 200 }, { get(url, "/b") })
+  end)
+
+  it("of several scripts is refused where it wants a shared listener with other options", function()
+    local function part(name, options)
+      local text = 'app:get("/%s", function() return %q end)\napp:listen("http://127.0.0.1:0"%s)\nreturn app'
+      return HEAD .. text:format(name, name, options)
+    end
+    local child, url = serve(write("a.lua", part("a", "")), write("b.lua", part("b", "")))
+    write("b.lua", part("b", ", { max_body_bytes = 10 }"))
+    assert.are.equal("b.lua: the reload is refused: INVALID_OPTION: the listener http://127.0.0.1:0 has other options "
+      .. "in b.lua than in a.lua", refusal(child))
+    assert.are.equal("b", (get(url, "/b")))
   end)
 
   describe("ends what does not end by itself within the drain timeout:", function()

@@ -22,6 +22,25 @@ describe("perigee run", function()
     end
   end)
 
+  it("waits for a Promise or a Reply the chunk returns, and ends with its outcome", function()
+    local head = 'local perigee = require("perigee") return '
+    assert.are.same({ 4, "", "" }, { run({ "run", script(head .. "perigee.sleep(1):next(function() return 4 end)") }) })
+    assert.are.same({ 9, "", "" }, { run({ "run", script(head .. "perigee.of(1, 9)") }) })
+    local failing = head .. 'perigee.async(function() perigee.sleep(1):await() error("no") end)'
+    local code, _, err = run({ "run", script(failing) })
+    assert.are.equal(1, code)
+    assert.is_truthy(err:find("^perigee: SCRIPT: %S+:1: no\n"), err)
+    local late = script(head .. "perigee.sleep(60000)")
+    assert.are.same({ 1, "", "perigee: TIMEOUT: the script did not end within 20 ms\n" },
+      { run({ "run", "--timeout", "20", late }) })
+  end)
+
+  it("says what is wrong with a chunk that yields to nobody", function()
+    local code, _, err = run({ "run", script("coroutine.yield(1)") })
+    assert.are.equal(1, code)
+    assert.is_truthy(err:find("^perigee: UNSUPPORTED: coroutine.yield outside a coroutine of the script's own\n"), err)
+  end)
+
   it("ends at once on os.exit, with all that was printed", function()
     local path = script([[
 local perigee = require("perigee")

@@ -350,7 +350,7 @@ const struct pge_http_header *pge_lua_http_stamp(struct pge_lua_http_slot *slot)
     return &slot->stamp_header;
 }
 
-/* stamp(name, number[, req]) */
+/* stamp(name, number[, req]): the name stays that of the first time, forwards in flight borrow it. */
 static int http_stamp(lua_State *L) {
     struct pge_lua_http *h = pge_lua_http_check(L);
     const char *name = luaL_checkstring(L, 2);
@@ -364,11 +364,11 @@ static int http_stamp(lua_State *L) {
     }
     if (!h->server)
         return 0;
-    char *copy = pge_strndup(name, strlen(name));
-    if (!copy)
+    if (!h->stamp_name)
+        h->stamp_name = pge_strndup(name, strlen(name));
+    if (!h->stamp_name)
         return luaL_error(L, "not enough memory");
-    pge_free(h->stamp_name);
-    h->stamp_name = copy;
+    luaL_argcheck(L, strcmp(h->stamp_name, name) == 0, 2, "the stamp has another name");
     h->stamp = number;
     return 0;
 }

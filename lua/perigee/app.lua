@@ -6,6 +6,7 @@ local generation = require("perigee.generation")
 local host = require("perigee.host")
 local options_of = require("perigee.options")
 local patterns = require("perigee.patterns")
+local promise = require("perigee.promise")
 local registry = require("perigee.registry")
 local response = require("perigee.response")
 local router = require("perigee.router")
@@ -220,12 +221,24 @@ local function stop(life, opts)
   life.over = true
 end
 
---- After a stop, or a failed start, it starts again.
+-- Known before it runs: hooks may ask for it.
+local function begin(life, name, fn, ...)
+  life[name] = promise.pending()
+  promise.run(life[name], fn, life, ...)
+  return life[name]
+end
+
+local function start_again(self, stopping)
+  combinators.settled({ stopping }):await()
+  return self:start()
+end
+
+--- After a stop, or a failed start, it starts again; while it stops, when that has ended.
 ---@return perigee.Promise settles when all listeners accept
 function App:start()
   local life = life_of(self)
-  if not life.starting then life.starting = combinators.async(start, life) end
-  return life.starting
+  if life.stopping then return combinators.async(start_again, self, life.stopping) end
+  return life.starting or begin(life, "starting", start)
 end
 
 --- Drains, runs the on_stop hooks, closes the clients. An app that never started only closes its clients.
@@ -233,8 +246,11 @@ end
 ---@return perigee.Promise
 function App:stop(opts)
   local life = self.life or life_of(self)
-  if not life.stopping then life.stopping = combinators.async(stop, life, opts) end
-  return life.stopping
+  if not life.stopping then
+    local stopping = begin(life, "stopping", stop, opts)
+    promise.observe(stopping, { of = stopping, settle = function() end }) -- it goes on when nobody waits any more
+  end
+  return life.stopping:next()
 end
 
 --- URLs of the open listeners, with the ports they were given.

@@ -373,9 +373,30 @@ local function new(spec)
   return self
 end
 
+-- The wire of a client whose script has ended: what still runs of it must not dial again.
+local Gone = {}
+
+local function refuse()
+  return nil, "CANCELLED", "the script that made this client has ended"
+end
+
+Gone.send, Gone.emit, Gone.connect = refuse, refuse, refuse
+function Gone.close(_, done) done() end
+function Gone.cancel() end
+function Gone.status() return { state = "disconnected", hosts = {} } end
+
+--- As `close`, for good.
+---@param self perigee.Client
+---@return perigee.Promise
+local function finish(self)
+  local closed = self:close()
+  self.wire, self.core = Gone, nil
+  return closed
+end
+
 ---@return boolean
 local function is(value)
   return type(value) == "table" and getmetatable(value) == Client
 end
 
-return { new = new, is = is, remote_error = remote_error }
+return { new = new, is = is, finish = finish, remote_error = remote_error }

@@ -1,5 +1,6 @@
 --- One environment per routing script: its globals, its modules, and what it has started.
 
+local client_of = require("perigee.client")
 local combinators = require("perigee.combinators")
 local core = require("perigee.core")
 local errors = require("perigee.errors")
@@ -18,12 +19,16 @@ local UNDO_MS = 10000
 ---@field globals table of the script, see isolation.lua
 ---@field files table<string, string> the sources it has read, by path
 ---@field private given? table<string, string> sources to take instead of those on disk
+---@field package table as the stock one, see own_package
 ---@field private loaded table<string, any> its modules
 ---@field private loading table<string, { co: thread|"main", done: perigee.Promise }>
 ---@field private search_path string
 ---@field private spawned table<perigee.Promise, true> weak
 ---@field private sagas table<perigee.Promise, true> weak; that nothing is left to undo
+---@field private sleeping table<perigee.Promise, true> weak
 ---@field private clients table<table, true> weak
+---@field private is_over boolean
+---@field private is_loading boolean
 local Environment = {}
 Environment.__index = Environment
 Environment.__name = "perigee.environment"
@@ -38,15 +43,19 @@ local function own_perigee(self)
   function own.client(options)
     local client = perigee.client(options)
     self.clients[client] = true
+    if self.is_over then client_of.finish(client) end
     return client
   end
-  for _, name in ipairs({ "spawn", "async" }) do
-    own[name] = function(fn, ...)
-      local work = combinators[name](fn, ...)
-      self.spawned[work] = true
+  local function keep(set, name)
+    local start = combinators[name]
+    own[name] = function(...)
+      local work = start(...)
+      set[work] = true
       return work
     end
   end
+  for _, name in ipairs({ "spawn", "async", "map", "deadline" }) do keep(self.spawned, name) end
+  keep(self.sleeping, "sleep") -- what comes next may sleep again, for ever
   function own.saga(fn, options)
     local work, ended = saga.start(fn, options)
     self.spawned[work], self.sagas[ended] = true, true
@@ -62,6 +71,29 @@ local function without_exit()
   }, { __index = os })
 end
 
+-- What the script puts into `package` is its own: the next generation would find it, and add to it.
+local function own_package(self)
+  return setmetatable({
+    path = package.path,
+    loaded = setmetatable(self.loaded, { __index = package.loaded }),
+    preload = setmetatable({}, { __index = package.preload }),
+    seeall = function(made) setmetatable(made, { __index = self.globals }) end,
+  }, { __index = package })
+end
+
+-- Lua 5.1's `module`: the stock one writes into the globals and modules of all scripts.
+local function own_module(self)
+  return function(name, ...)
+    local made = rawget(self.loaded, name)
+    if type(made) ~= "table" then made = {} end
+    made._M, made._NAME, made._PACKAGE = made, name, name:match("^(.*%.)[^.]*$") or ""
+    self.loaded[name] = made
+    if not name:find(".", 1, true) then rawset(self.globals, name, made) end
+    for _, option in ipairs({ ... }) do option(made) end
+    setfenv(2, made)
+  end
+end
+
 ---@param path string of the script
 ---@param options? { files: table<string, string>?, is_served: boolean? } files: to take instead of those on disk
 ---@return perigee.Environment
@@ -71,7 +103,8 @@ local function new(path, options)
     path = path, loaded = {}, loading = {}, files = {}, given = options and options.files,
     -- "?" and ";" mean something in a search path.
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
-    spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), clients = setmetatable({}, WEAK),
+    spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), sleeping = setmetatable({}, WEAK),
+    clients = setmetatable({}, WEAK), is_over = false, is_loading = false,
   }, Environment)
   self.globals = isolation.new(path)
   rawset(self.globals, "require", function(name) return self:require(name) end)
@@ -79,7 +112,10 @@ local function new(path, options)
     self.loaded.os = without_exit()
     rawset(self.globals, "os", self.loaded.os)
   end
-  self.loaded.perigee = own_perigee(self)
+  self.package = own_package(self)
+  rawset(self.globals, "package", self.package)
+  rawset(self.globals, "module", own_module(self))
+  self.loaded.package, self.loaded.perigee = self.package, own_perigee(self)
   return self
 end
 
@@ -87,7 +123,7 @@ end
 
 -- The file of a module; what was tried when there is none.
 local function find(self, name)
-  local path = self.search_path .. package.path
+  local path = self.search_path .. tostring(self.package.path)
   for template in self.given and path:gmatch("[^;]+") or function() end do
     local candidate = template:gsub("%?", (name:gsub("%.", "/"):gsub("%%", "%%%%")))
     if self.given[candidate] then return candidate end
@@ -124,22 +160,32 @@ local function wait_or_refuse(name, loading, co)
   return loading.done:await()
 end
 
-local function load_module(self, name, path)
+-- load() gives the function that makes the module.
+local function load_module(self, name, load, ...)
   local co = coroutine.running() or "main"
   local done = promise.bare()
   self.loading[name] = { co = co, done = done }
-  local ok, value = pcall(function() return load_source(self, path)(name) end)
+  local ok, value = pcall(function(...) return load(...)(name) end, ...)
   self.loading[name] = nil
   if not ok then
     promise.observe(done, { of = done, settle = function() end }) -- told below, and to whoever waits
     promise.reject(done, value)
     error(value, 0)
   end
-  if value == nil then value = self.loaded[name] end
+  if value == nil then value = rawget(self.loaded, name) end
   if value == nil then value = true end
   self.loaded[name] = value
   promise.settle(done, true, value)
   return value
+end
+
+-- C modules, and the host's.
+local function require_elsewhere(self, name)
+  local cpath = package.cpath
+  package.cpath = self.package.cpath
+  local ok, value = pcall(require, name)
+  package.cpath = cpath
+  return ok, value
 end
 
 --- As the stock `require`, but what it loads from Lua sources is this environment's own, and can await.
@@ -147,19 +193,22 @@ end
 ---@return any
 function Environment:require(name)
   if type(name) ~= "string" then error("require takes a module's name, not a " .. type(name), 2) end
-  if self.loaded[name] ~= nil then return self.loaded[name] end
+  local known = rawget(self.loaded, name)
+  if known ~= nil then return known end
+  local loading = self.loading[name]
+  if loading then return wait_or_refuse(name, loading, coroutine.running() or "main") end
+  local preload = rawget(self.package.preload, name)
+  if preload then return load_module(self, name, function() return preload end) end
   -- perigee itself and what the program has built in are one for all scripts.
   if name:find("^perigee%.") or package.preload[name] then return require(name) end
   local path, tried = find(self, name)
   if not path then
-    local ok, value = pcall(require, name) -- C modules, and the host's
+    local ok, value = require_elsewhere(self, name)
     if ok then return value end
     if tostring(value):find("^module '") then value = ("module '%s' not found:%s"):format(name, tried) end
     error(value, 2)
   end
-  local loading = self.loading[name]
-  if loading then return wait_or_refuse(name, loading, coroutine.running() or "main") end
-  return load_module(self, name, path)
+  return load_module(self, name, load_source, self, path)
 end
 
 --- Running ------------------------------------------------------------------------------------------------------
@@ -172,6 +221,13 @@ local function run(self, raised, ...)
   end, ...)
 end
 
+-- Once: a chunk that yields its coroutine away never comes back to say that it has ended.
+local function set_loading(self, is_loading)
+  if self.is_loading == is_loading then return end
+  self.is_loading = is_loading
+  core.loading(is_loading)
+end
+
 --- Loads the script and runs it, in the calling coroutine.
 ---@param ... any its arguments
 ---@return boolean ok
@@ -179,9 +235,9 @@ end
 ---@return string? where file:line the error was raised at, when the error's text does not say
 function Environment:run(...)
   local raised = {}
-  core.loading(true)
+  set_loading(self, true)
   local read_ok, ok, result = pcall(run, self, raised, ...)
-  core.loading(false)
+  set_loading(self, false)
   if not read_ok then return false, errors.from(ok) end -- the file cannot be read or is not Lua
   if ok then return true, result end
   result = errors.from(result) -- out of memory: a text, no handler was called
@@ -201,26 +257,40 @@ end
 ---@return perigee.Promise
 function Environment:cancel(limit_ms)
   limit_ms = limit_ms or UNDO_MS
+  set_loading(self, false)
   for _, work in ipairs(list_of(self.spawned)) do
     if work.state == "pending" then
       log.warn("%s: what was started at %s still ran: it is cancelled", self.path,
         where_of.text(work.func, work.line))
-      work:cancel()
+      promise.cancel_quietly(work)
     end
   end
   local sagas = list_of(self.sagas)
   self.sagas = setmetatable({}, WEAK)
   return combinators.settled(sagas):timeout(limit_ms):catch(function()
     log.error("%s: not everything was undone within %g ms", self.path, limit_ms)
+  end):next(function() -- not before: what undoes may sleep, too
+    for _, timer in ipairs(list_of(self.sleeping)) do promise.cancel_quietly(timer) end
   end)
 end
 
---- Ends what the script has started: as `cancel`, then its clients are closed.
+--- Requests in flight that clients of the script's own have passed on without Lua.
+---@return integer
+function Environment:forwards()
+  local n = 0
+  for client in pairs(self.clients) do
+    if client.core then n = n + client.core:forwards() end
+  end
+  return n
+end
+
+--- Ends what the script has started: as `cancel`, then its clients are closed for good.
 ---@return perigee.Promise
 function Environment:close()
   return self:cancel():next(function()
+    self.is_over = true
     local closing = {}
-    for client in pairs(self.clients) do closing[#closing + 1] = client:close() end
+    for client in pairs(self.clients) do closing[#closing + 1] = client_of.finish(client) end
     return combinators.settled(closing)
   end)
 end

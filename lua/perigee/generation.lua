@@ -26,7 +26,7 @@ local function make(fields)
   return setmetatable(fields, Generation)
 end
 
----- Of an app made in a host.
+--- Of an app made in a host.
 ---@param app perigee.App
 ---@return perigee.Generation
 local function of(app)
@@ -46,6 +46,12 @@ end
 ---@return table<string, string> by path
 function Generation:files()
   return self.environment and self.environment.files or {}
+end
+
+--- The script's `package`: where it finds its modules.
+---@return table
+function Generation:package()
+  return self.environment and self.environment.package or package
 end
 
 ---@return string for logs
@@ -86,7 +92,7 @@ end
 ---@param old? perigee.Generation
 function Generation:start(old)
   local app = self.app
-  app.registry:start()
+  run_hook("what makes clients and values", HOOK_MS, app.registry.start, app.registry)
   if old then hand_over(app, old) end
   for _, hook in ipairs(app.start_hooks) do run_hook("on_start", HOOK_MS, hook, app) end
   self.is_started = true
@@ -95,7 +101,7 @@ end
 --- Requests passed on without Lua that its clients still wait for.
 ---@return integer
 function Generation:forwards()
-  return self.app.registry:forwards()
+  return self.app.registry:forwards() + (self.environment and self.environment:forwards() or 0)
 end
 
 --- Runs the stop hooks of one that has started, ends what it has spawned, closes its clients. In a coroutine; failures
@@ -108,7 +114,7 @@ function Generation:finish(limit_ms)
   end
   self.is_started = false
   if self.environment then self.environment:cancel():await() end -- while there are clients to undo with
-  self.app.registry:close():await()
+  self.app.registry:close(self.environment ~= nil):await() -- a host may start its app again
   if self.environment then self.environment:close():await() end
 end
 

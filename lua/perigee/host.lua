@@ -6,6 +6,7 @@
 
 local combinators = require("perigee.combinators")
 local entry = require("perigee.entry")
+local errors = require("perigee.errors")
 local handlers = require("perigee.handlers")
 local http = require("perigee.http")
 local log = require("perigee.log")
@@ -75,12 +76,22 @@ local function make_router(generations)
   return routes
 end
 
+local function check_shared(options, who, other)
+  if options.key == other.options.key then return end
+  error(errors.make("INVALID_OPTION", ("the listener %s has other options in %s than in %s"):format(
+    options.url, who.path, other.who.path)), 0)
+end
+
 -- Scripts that name the same URL share its listener; one script's own listeners are all its own, hence the counting.
 local function wanted(self, generations)
   local list, owner, seen = {}, {}, {}
   local function add(options, who)
-    if owner[options.url] and owner[options.url] ~= who then return end
-    owner[options.url] = who
+    local other = owner[options.url]
+    if other and other.who ~= who then
+      if who ~= self then check_shared(options, who, other) end
+      return
+    end
+    owner[options.url] = { who = who, options = options }
     local key = options.key or options.strategy
     seen[key] = (seen[key] or 0) + 1
     list[#list + 1] = { options = options, key = options.key and key .. "#" .. seen[key] or key }
@@ -92,7 +103,8 @@ local function wanted(self, generations)
   return list
 end
 
---- Raises what is wrong with them together: two routes or handlers for one thing, unknown tokens.
+--- Raises what is wrong with them together: two routes or handlers for one thing, options of a shared
+--- listener that differ, unknown tokens.
 ---@param generations perigee.Generation[]
 ---@return integer listeners how many they want
 function Host:check(generations)
@@ -287,6 +299,7 @@ local function stop(self, timeout_ms)
   for i, listener in ipairs(self.listeners) do listeners[i] = listener end
   for listener in pairs(self.leaving) do listeners[#listeners + 1] = listener end
   drain(listeners, timeout_ms)
+  self.listeners = {}
   for _, generation in ipairs(self.generations) do self:retire(generation) end
   self.generations = {}
   while next(self.retiring) do combinators.sleep(POLL_MS):await() end

@@ -361,6 +361,21 @@ function Promise:cancel()
   if on_cancel then scheduler.guarded(on_cancel, arg) end
 end
 
+local function hush(promise)
+  if #promise == 0 then return mark_handled(promise) end
+  for i = 1, #promise do
+    local target = promise[i].target
+    if target then hush(target) end
+  end
+end
+
+--- Cancels it; what is chained to it and nobody looks at is no unhandled rejection then.
+---@param promise perigee.Promise
+local function cancel_quietly(promise)
+  hush(promise)
+  promise:cancel()
+end
+
 ---@return boolean
 local function is(value)
   return type(value) == "table" and getmetatable(value) == Promise
@@ -369,6 +384,6 @@ end
 return {
   new = new, defer = defer, resolved = resolved, rejected = rejected, is = is,
   pending = pending, bare = bare, resolve = resolve, reject = reject, settle = settle,
-  observe = observe, drop = drop, run = run, limit = limit, follower = follower,
+  observe = observe, drop = drop, cancel_quietly = cancel_quietly, run = run, limit = limit, follower = follower,
   watch_unhandled = watch_unhandled, check_callable = check_callable, check_ms = check_ms,
 }

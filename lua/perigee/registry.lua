@@ -270,12 +270,16 @@ function Registry:forwards()
 end
 
 --- Closes the clients made here (MOD-03). Failures to close are not worth failing for.
+---@param for_good? boolean they will not be used again
 ---@return perigee.Promise
-function Registry:close()
+function Registry:close(for_good)
   local closing = {}
   for _, binding in ipairs(self.order) do
     local is_client = binding.kind == "client" or binding.kind == "async"
-    if is_client and binding.made then closing[#closing + 1] = binding.value:close() end
+    if is_client and binding.made then
+      local one = binding.value
+      closing[#closing + 1] = for_good and client.is(one) and client.finish(one) or one:close()
+    end
   end
   return combinators.settled(closing)
 end

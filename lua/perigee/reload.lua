@@ -10,6 +10,7 @@ local combinators = require("perigee.combinators")
 local core = require("perigee.core")
 local errors = require("perigee.errors")
 local host = require("perigee.host")
+local promise = require("perigee.promise")
 local scheduler = require("perigee.scheduler")
 local script = require("perigee.script")
 
@@ -33,11 +34,17 @@ local FINISH_MS = 1000 -- for a stop hook of a generation that never served
 ---@field private scripts string[]
 ---@field private host perigee.Host
 ---@field private current table<integer, perigee.Generation> by index of the script
----@field private preparing boolean
+---@field private under_way? perigee.Preparation
+---@field private stopping? perigee.Promise
 ---@field private cancelled integer calls that drain timeouts have ended, ever
 local Set = {}
 Set.__index = Set
 Set.__name = "perigee.reload"
+
+---@class perigee.Preparation a reload between the call of prepare and its commit or abort
+---@field work? perigee.Promise of the candidate
+---@field ended perigee.Promise settles when nothing is left of it to do
+---@field candidate? perigee.Candidate
 
 ---@class perigee.Candidate
 ---@field bundle perigee.BundledScript[] one for each script
@@ -46,6 +53,7 @@ Set.__name = "perigee.reload"
 ---@field is_same boolean no script has changed since it was last loaded
 ---@field private set perigee.ReloadSet
 ---@field private plan perigee.Plan
+---@field private is_over boolean it was committed or aborted
 local Candidate = {}
 Candidate.__index = Candidate
 Candidate.__name = "perigee.candidate"
@@ -77,7 +85,7 @@ end
 ---@param options { scripts: string[], listen?: string[], stamp?: boolean, drain_timeout?: integer }
 ---@return perigee.ReloadSet
 local function new(options)
-  local self = setmetatable({ scripts = options.scripts, current = {}, preparing = false, cancelled = 0 }, Set)
+  local self = setmetatable({ scripts = options.scripts, current = {}, cancelled = 0 }, Set)
   self.host = host.new({ listen = options.listen, stamp = options.stamp, drain_timeout = options.drain_timeout })
   self.host.on_retired = function(generation)
     self.cancelled = self.cancelled + generation.cancelled
@@ -94,6 +102,12 @@ local function refusal_of(path, err)
   end
   local is_option = errors.is(err) and err.code == "INVALID_OPTION"
   return { script = path, error = err, exit = is_option and EXIT_CONFIG or 1 }
+end
+
+---@param refusal any
+---@return boolean
+local function is_refusal(refusal)
+  return type(refusal) == "table" and refusal.script ~= nil and refusal.error ~= nil
 end
 
 -- The generations with one replaced, in the order of the scripts.
@@ -141,10 +155,24 @@ local function listen(candidate, generations)
   candidate.plan = candidate.set.host:prepare(list)
 end
 
+-- Whoever asked for it has given up; a script can take that for an error of its own and go on.
+local function is_unwanted(set)
+  local work = set.under_way.work
+  return work and work.state ~= "pending"
+end
+
+local function unwanted(set)
+  return refusal_of(set.scripts[1], errors.make("CANCELLED", "given up before it served"))
+end
+
 local function load_all(candidate, bundle)
   local set, generations, made = candidate.set, {}, {}
   for i in ipairs(set.scripts) do generations[i] = set.current[i] end
   for i, path in ipairs(set.scripts) do
+    if is_unwanted(set) then
+      finish_all(made)
+      error(unwanted(set), 0)
+    end
     local same = bundle and set.current[i] and bundle[i].number == set.current[i].number
     local ok, result = true, nil
     if not same then ok, result = pcall(make, set, generations, i, bundle and bundle[i]) end
@@ -186,8 +214,14 @@ local function describe(candidate, generations)
   end
 end
 
+local function give_up(candidate)
+  candidate.is_over = true
+  candidate.set.host:abort(candidate.plan):await()
+  finish_all(candidate.made)
+end
+
 local function prepare(set, bundle)
-  local candidate = setmetatable({ set = set, bundle = {}, changes = {}, refused = {} }, Candidate)
+  local candidate = setmetatable({ set = set, bundle = {}, changes = {}, refused = {}, is_over = false }, Candidate)
   local generations, made = load_all(candidate, bundle)
   if next(made) == nil then error(candidate.refused[1], 0) end
   local ok, err = xpcall(listen, errors.on_raise, candidate, generations)
@@ -197,7 +231,25 @@ local function prepare(set, bundle)
   end
   candidate.generations, candidate.made = generations, made
   describe(candidate, generations)
-  return candidate
+  if not is_unwanted(set) then return candidate end
+  give_up(candidate)
+  error(unwanted(set), 0)
+end
+
+local function over(set)
+  local ended = set.under_way.ended
+  set.under_way = nil
+  promise.settle(ended, true)
+end
+
+local function check_free(set)
+  local err
+  if set.stopping then
+    err = errors.make("CANCELLED", "it is being stopped")
+  elseif set.under_way then
+    err = errors.make("OVERLOADED", "another reload is under way")
+  end
+  if err then error(refusal_of(set.scripts[1], err), 0) end
 end
 
 --- Loads each script anew. Rejects with a perigee.Refusal when there is nothing to swap: no script could be loaded, or
@@ -206,34 +258,43 @@ end
 --- of their present generation stay as they are
 ---@return perigee.Promise of a perigee.Candidate
 function Set:prepare(bundle)
-  return combinators.async(function()
-    if self.preparing then
-      error(refusal_of(self.scripts[1], errors.make("OVERLOADED", "another reload is under way")), 0)
-    end
-    self.preparing = true
+  local under_way = { ended = promise.bare() }
+  under_way.work = combinators.async(function()
+    check_free(self)
+    self.under_way = under_way
     local ok, result = pcall(prepare, self, bundle)
-    if ok then return result end
-    self.preparing = false
+    if ok then
+      under_way.candidate = result
+      return result
+    end
+    over(self)
     error(result, 0)
+  end)
+  return under_way.work:catch(function(err)
+    if is_refusal(err) then error(err, 0) end
+    error(errors.is(err) and err.code == "CANCELLED" and unwanted(self) or refusal_of(self.scripts[1], err), 0)
   end)
 end
 
---- From the next request on, the new generations serve.
+--- From the next request on, the new generations serve. Nothing when it was aborted, as a stop does.
+---@return boolean is_done
 function Candidate:commit()
   local set = self.set
-  set.preparing = false
+  if self.is_over then return false end
+  self.is_over = true
+  over(set)
   set.current = self.generations
   set.host:commit(self.plan)
+  return true
 end
 
 --- Nothing has happened, but for what on_reload and on_start did; the stop hooks run.
 ---@return perigee.Promise
 function Candidate:abort()
-  local set = self.set
   return combinators.async(function()
-    set.host:abort(self.plan):await()
-    finish_all(self.made)
-    set.preparing = false
+    if self.is_over then return end
+    give_up(self)
+    over(self.set)
   end)
 end
 
@@ -291,15 +352,28 @@ end
 ---@return string[]
 function Set:addresses() return self.host:addresses() end
 
---- Drains all and ends it.
+local function stop(set, options)
+  local under_way, drained = set.under_way, set.host:stop(options)
+  if under_way then
+    if under_way.candidate then
+      under_way.candidate:abort():await()
+    else
+      under_way.work:cancel()
+    end
+    under_way.ended:await()
+  end
+  drained:await()
+end
+
+--- Drains all and ends it, a reload under way included.
 ---@param options? { drain_timeout: integer? }
 ---@return perigee.Promise
-function Set:stop(options) return self.host:stop(options) end
-
----@param refusal any
----@return boolean
-local function is_refusal(refusal)
-  return type(refusal) == "table" and refusal.script ~= nil and refusal.error ~= nil
+function Set:stop(options)
+  if not self.stopping then
+    self.stopping = promise.pending()
+    promise.run(self.stopping, stop, self, options)
+  end
+  return self.stopping
 end
 
 return { new = new, is_refusal = is_refusal }

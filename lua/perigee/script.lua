@@ -1,11 +1,21 @@
 --- Makes a generation of a routing script: runs it in an environment of its own.
 
 local app_of = require("perigee.app")
+local combinators = require("perigee.combinators")
 local environment = require("perigee.environment")
 local errors = require("perigee.errors")
 local generation = require("perigee.generation")
 
---- Runs the script, in the calling coroutine. Raises { cause =, where = }: what is wrong, and file:line when the
+-- In a coroutine of its own: should the script yield that away, who loads it hears of it.
+local function run(own)
+  local ok, ran = pcall(function()
+    return combinators.async(function() return { own:run() } end):await()
+  end)
+  if ok then return unpack(ran, 1, 3) end
+  return false, ran
+end
+
+--- Runs the script; to be called in a coroutine. Raises { cause =, where = }: what is wrong, and file:line when the
 --- error's text does not say.
 ---@param path string
 ---@param number integer
@@ -14,7 +24,7 @@ local generation = require("perigee.generation")
 local function load(path, number, files)
   local own = environment.new(path, { files = files, is_served = true })
   own.globals.arg = { [0] = path }
-  local ok, result, where = own:run()
+  local ok, result, where = run(own)
   if ok and app_of.is(result) then return generation.new(own, number, result) end
   own:close()
   if ok then result = errors.make("SCRIPT", path .. " does not return an app: it should end with 'return app'") end

@@ -83,7 +83,7 @@ function check.generation(generation)
   local files = sources.of(generation.path, report.list, function(path)
     if texts[path] then return texts[path] end
     return sources.from_disk(path) -- a module that is asked for later
-  end)
+  end, generation:package())
   files:add_own(texts)
   check_sources(files, report)
   return finished(report)

@@ -74,12 +74,10 @@ local function required(tree)
 end
 
 -- What `require` of an environment finds elsewhere: built in, loaded by the host, or on the paths.
-local function is_elsewhere(name)
-  if name == "perigee" or name:find("^perigee%.") or package.preload[name] or package.loaded[name] ~= nil then
-    return true
-  end
-  if package.searchpath(name, package.path) then return true end
-  return package.searchpath(name, package.cpath) or package.searchpath(name:match("^[^.]*"), package.cpath)
+local function is_elsewhere(name, own)
+  if name == "perigee" or name:find("^perigee%.") or own.preload[name] or own.loaded[name] ~= nil then return true end
+  if package.searchpath(name, own.path) then return true end
+  return package.searchpath(name, own.cpath) or package.searchpath(name:match("^[^.]*"), own.cpath)
 end
 
 ---@class perigee.check.Sources the files of one script
@@ -87,6 +85,7 @@ end
 ---@field private findings perigee.Finding[]
 ---@field private read fun(path: string): string?, string?
 ---@field private folder? string
+---@field private package table
 ---@field private seen table<string, true>
 local Sources = {}
 Sources.__index = Sources
@@ -105,7 +104,7 @@ local function follow(self, source)
     local file = own_module(self, wanted.name)
     if file then
       self:add(file)
-    elseif not is_elsewhere(wanted.name) then
+    elseif not is_elsewhere(wanted.name, self.package) then
       self.findings[#self.findings + 1] = findings.new("missing-module", source.path, wanted.node,
         ("module '%s' is not found"):format(wanted.name), { severity = "warning" })
     end
@@ -141,11 +140,12 @@ end
 ---@param path string
 ---@param list perigee.Finding[] gets what is wrong with them as Lua
 ---@param read? fun(path: string): string?, string? text, or nil and why not; from disk by default
+---@param own? table the `package` of a script that has run
 ---@return perigee.check.Sources
-function sources.of(path, list, read)
+function sources.of(path, list, read, own)
   local folder = (path:match("^(.*)/[^/]*$") or ".") .. "/"
   local self = setmetatable({
-    list = {}, findings = list, read = read or sources.from_disk, seen = {},
+    list = {}, findings = list, read = read or sources.from_disk, seen = {}, package = own or package,
     -- In a search path, as environment.lua makes it, "?" and ";" mean something.
     folder = not folder:find("[?;]") and folder or nil,
   }, Sources)

@@ -52,10 +52,17 @@ local function status_of(result)
   return { status = EXIT_FAILED, err = errors.make("INVALID_OPTION", message) }
 end
 
+local function failed(err, where)
+  return { status = EXIT_FAILED, err = err, where = where, is_fault = true }
+end
+
 local function run_script(own, args)
   local ok, result, where = own:run(unpack(args, 1, #args))
+  if ok and promise.follower(result) then
+    ok, result = pcall(result.await, result)
+  end
   if ok then return status_of(result) end
-  return { status = EXIT_FAILED, err = result, where = where, is_fault = true }
+  return failed(result, where)
 end
 
 -- How it ended: by itself, by a signal, or by its time.
@@ -64,7 +71,9 @@ local function wait(work, stopped, timeout_ms)
     local err = errors.make("TIMEOUT", ("the script did not end within %d ms"):format(timeout_ms))
     promise.resolve(stopped, { status = EXIT_FAILED, err = err })
   end)
-  promise.observe(work, { of = work, settle = function(_, _, ended) promise.resolve(stopped, ended) end })
+  promise.observe(work, { of = work, settle = function(_, ok, ended)
+    promise.resolve(stopped, ok and ended or failed(ended))
+  end })
   local ended = stopped:await()
   if timer then timer:cancel() end
   return ended
