@@ -41,6 +41,14 @@ static uint64_t prefix_of(const char *p, size_t n) {
             prefix = prefix << 8 | u[i];
         return prefix;
     }
+    if (n >= 4) { /* the middle is read twice */
+        for (size_t i = 0; i < 4; i++)
+            prefix = prefix << 8 | u[i];
+        uint64_t last = 0;
+        for (size_t i = n - 4; i < n; i++)
+            last = last << 8 | u[i];
+        return prefix << 32 | last << (64 - 8 * n);
+    }
     for (size_t i = 0; i < n; i++)
         prefix |= (uint64_t)u[i] << (56 - 8 * i);
     return prefix;

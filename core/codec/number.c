@@ -240,7 +240,7 @@ size_t pge_number_format(double v, char out[PGE_NUMBER_MAX]) {
     struct decimal d;
     out[0] = '-';
     v = fabs(v);
-    if (v < 9007199254740992.0 && v == floor(v))
+    if (v < 9007199254740992.0 && v == (double)(int64_t)v)
         return sign + write_integer((uint64_t)v, out + sign);
     if (!find_short(v, &d))
         find_shortest(v, &d);
