@@ -1,4 +1,4 @@
-/* swar.h - looking at eight bytes at a time in a plain 64-bit word. Internal to the codecs. */
+/* swar.h - looking at eight bytes at a time in a plain 64-bit word. For codecs. */
 #ifndef PGE_CODEC_SWAR_H
 #define PGE_CODEC_SWAR_H
 
