@@ -13,11 +13,14 @@ local values = require("perigee.values")
 local where = require("perigee.where")
 
 local connect = link.connect
+local acquire, suspend, asked = scheduler.acquire, scheduler.suspend, unasked.asked
 
 ---@class perigee.Reply
 ---@field private source fun(observer: table, ctx: table?, state: any): any
 ---@field private state any
 ---@field private slot? integer while nobody has asked
+---@field private direct? (fun(call: table, waiter: table): fun(arg: any), any)|false await's short cut: asks for the
+---waiter, which the source wakes itself; raises, or returns what cancels
 local Reply = {}
 Reply.__index = Reply
 Reply.__name = "perigee.reply"
@@ -36,7 +39,7 @@ local function new(source, state, warn_unasked)
 end
 
 --- The same without a second table: the state becomes the Reply, which is handed to the source as its own state.
----@param state table without fields `source`, `state` and `slot`
+---@param state table without fields `source`, `state` and `slot`; `direct` is kept
 ---@param source fun(observer: table, ctx: table?, state: table): any
 ---@return perigee.Reply
 local function adopt(state, source)
@@ -53,7 +56,7 @@ local function is(value)
   return type(value) == "table" and getmetatable(value) == Reply
 end
 
---- await: the hot path, one table per call ---------------------------------------------------------------------
+--- await: the hot path, no table of its own for a plain call ----------------------------------------------------
 
 local Awaiting = link.class()
 
@@ -78,7 +81,14 @@ end
 --- Asks, waits for the end, and returns the last value (nil when there was none) or raises the error.
 ---@return any
 function Reply:await()
-  local waiter = scheduler.acquire()
+  local waiter = acquire()
+  local direct = self.direct
+  if direct then
+    if self.slot then asked(self) end
+    local ok, value = suspend(waiter, direct(self, waiter))
+    if not ok then error(value, 0) end
+    return value
+  end
   local observer = setmetatable({
     waiter = waiter, closed = false, ok = false, value = false,
     upstream = false, upstream_a = false, upstream_b = false, -- room for what link.connect sets: it need not grow
@@ -86,7 +96,7 @@ function Reply:await()
   observer.value = nil
   connect(self, observer)
   local ok, value = observer.ok, observer.value
-  if not observer.closed then ok, value = scheduler.suspend(waiter, observer.cancel, observer) end
+  if not observer.closed then ok, value = suspend(waiter, observer.cancel, observer) end
   if not ok then error(value, 0) end
   return value
 end
