@@ -91,6 +91,30 @@ describe("a client's calls", function()
     assert.same({ 3, true, "TIMEOUT", true, 3 }, got)
   end)
 
+  it("can be awaited in a coroutine of the script's own, not across C: then nothing is sent", function()
+    local client = connect((serve(echo)))
+    local got, refused = {}, nil
+    perigee.async(function()
+      local inner = coroutine.wrap(function()
+        got[1] = client:send("echo", 1):await()
+        coroutine.yield("between")
+        got[2] = client:send("echo", 2):await()
+      end)
+      got[3] = inner()
+      inner()
+      local reply = client:send("echo", 4)
+      pcall(table.sort, { 1, 2 }, function()
+        refused = failure(reply).code
+        error("enough")
+      end)
+      got[4] = client:status().pending
+      got[5] = reply:await()
+      refused = refused .. " " .. failure(client:send("echo", { print })).code
+    end):await()
+    assert.same({ 1, 2, "between", 0, 4 }, got)
+    assert.equal("UNSUPPORTED INVALID_MESSAGE", refused)
+  end)
+
   it("are made anew by each task that awaits the same Reply; one cancelled leaves the other alone", function()
     local client = connect((serve(echo)))
     local reply = client:send("count", 20)

@@ -166,14 +166,19 @@ static int refused(lua_State *L, struct pge_failure *why, const struct pge_lua_v
     return pge_push_failure(L, why->fault, text[0] ? text : why->message);
 }
 
-/* send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers,
- * options) */
+/*
+ * send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers,
+ * options, co) -> number. With co: nothing is done and returned when co is not what runs, or may
+ * not yield.
+ */
 static int client_send(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
     struct pge_message m;
     struct pge_header headers[2 * PGE_MAX_HEADERS];
     struct pge_lua_value values[2];
     struct pge_failure why;
+    if (lua_gettop(L) == 13 && (lua_tothread(L, 13) != L || !lua_isyieldable(L)))
+        return 0;
     lua_settop(L, 12);
     luaL_checktype(L, 5, LUA_TFUNCTION);
     read_message(L, 9, &m, values, headers);

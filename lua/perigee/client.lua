@@ -29,7 +29,7 @@ local MAX_PATTERNS = 4096
 ---@field private flat_headers? string[] the same, as the core takes them
 ---@field private wire perigee.core.client|perigee.CustomWire
 ---@field private cancel_call? fun(number: integer)
----@field private direct fun(call: table, waiter: table)|false see reply.lua
+---@field private direct fun(call: table, task: table, co: thread|false)|false see reply.lua
 ---@field private dispatch_hooks? function[]
 ---@field private listeners table<string, function[]>
 ---@field private last_status? "connected"|"disconnected"|"reconnecting"
@@ -229,25 +229,24 @@ local function on_awaited(waiter, kind, value, message)
   end
 end
 
--- Raises what is wrong; else returns what cancels. The core calls nobody back before it has returned.
-local function ask(call, waiter)
-  local err = refused(call)
-  if err then error(err, 0) end
+-- See Reply.direct. The core calls nobody back before it has returned.
+local function ask(call, task, co)
+  if refused(call) then return end
   local client, opts = call.client, call.opts
   local deadline, at = opts and opts.deadline or false, deadline_of_task()
   if at then
     deadline = sooner(deadline, at)
-    if deadline <= 0 then error(scope.too_late(), 0) end
+    if deadline <= 0 then return end
   end
   local text = pattern_text(call.pattern)
-  if not text then error(invalid("the pattern cannot be encoded as JSON"), 0) end
-  if waiter.latest ~= nil then waiter.latest = nil end -- of a call before
+  if not text then return end
+  if task.latest ~= nil then task.latest = nil end -- of a call before
   local headers, options
   if client.message then headers, options = extras_of(client, opts) end
-  local number, code, message = client.wire:send(text, call.data, waiter, on_awaited, false,
-    timeout_of(client, call), deadline, opts and opts.metadata, call.pattern, headers, options)
-  if not number then error(errors.make(code, message), 0) end
-  return client.cancel_call, number
+  local number, code, message = client.wire:send(text, call.data, task, on_awaited, false,
+    timeout_of(client, call), deadline, opts and opts.metadata, call.pattern, headers, options, co)
+  if number then return client.cancel_call, number end
+  if code then return nil, errors.make(code, message) end
 end
 
 --- Asks: nothing is sent until somebody waits for the Reply, and then once for each who does.

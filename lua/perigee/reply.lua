@@ -13,14 +13,15 @@ local values = require("perigee.values")
 local where = require("perigee.where")
 
 local connect = link.connect
-local acquire, suspend, asked = scheduler.acquire, scheduler.suspend, unasked.asked
+local acquire, candidate, suspend, asked = scheduler.acquire, scheduler.candidate, scheduler.suspend, unasked.asked
 
 ---@class perigee.Reply
 ---@field private source fun(observer: table, ctx: table?, state: any): any
 ---@field private state any
 ---@field private slot? integer while nobody has asked
----@field private direct? (fun(call: table, waiter: table): fun(arg: any), any)|false await's short cut: asks for the
----waiter, which the source wakes itself; raises, or returns what cancels
+---@field private direct? (fun(call: table, task: table, co: thread|false): (fun(arg: any)?), any)|false await's short
+---cut: asks for the task, which is woken without an observer, and returns what cancels; or nil and the error; or nil
+---alone, when nothing was done and the long way must be taken: maybe co is not the running coroutine
 local Reply = {}
 Reply.__index = Reply
 Reply.__name = "perigee.reply"
@@ -45,7 +46,8 @@ end
 local function adopt(state, source)
   state.source, state.state = source, state
   unasked.add(state)
-  return setmetatable(state, Reply)
+  setmetatable(state, Reply)
+  return state -- not setmetatable's result: no trace is made across that tail call
 end
 
 ---@private
@@ -81,14 +83,19 @@ end
 --- Asks, waits for the end, and returns the last value (nil when there was none) or raises the error.
 ---@return any
 function Reply:await()
-  local waiter = acquire()
   local direct = self.direct
-  if direct then
-    if self.slot then asked(self) end
-    local ok, value = suspend(waiter, direct(self, waiter))
-    if not ok then error(value, 0) end
-    return value
+  local task = direct and candidate()
+  if task then
+    local cancel, arg = direct(self, task, task.co or false)
+    if cancel or arg then
+      if self.slot then asked(self) end
+      if not cancel then error(arg, 0) end
+      local ok, value = suspend(task, cancel, arg)
+      if not ok then error(value, 0) end
+      return value
+    end
   end
+  local waiter = acquire()
   local observer = setmetatable({
     waiter = waiter, closed = false, ok = false, value = false,
     upstream = false, upstream_a = false, upstream_b = false, -- room for what link.connect sets: it need not grow
