@@ -115,6 +115,22 @@ describe("a client's calls", function()
     assert.equal("UNSUPPORTED INVALID_MESSAGE", refused)
   end)
 
+  it("are asked once for each await of the Reply or its :raw(), and none is reported as never asked", function()
+    local client = connect((serve(echo)))
+    local got = {}
+    perigee.async(function()
+      local reply = client:send("echo", { 1 })
+      local raw = reply:raw()
+      got[1] = tostring(raw:await())
+      got[2] = tostring(raw:raw():await())
+      got[3] = reply:await()[1]
+      got[4] = failure(client:send("echo", { print }):raw()).code
+    end):await()
+    for _ = 1, 2 do collectgarbage() end
+    assert.same({ "[1]", "[1]", 1, "INVALID_MESSAGE" }, got)
+    assert.same({}, lines)
+  end)
+
   it("are made anew by each task that awaits the same Reply; one cancelled leaves the other alone", function()
     local client = connect((serve(echo)))
     local reply = client:send("count", 20)

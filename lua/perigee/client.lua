@@ -230,7 +230,7 @@ local function on_awaited(waiter, kind, value, message)
 end
 
 -- See Reply.direct. The core calls nobody back before it has returned.
-local function ask(call, task, co)
+local function ask(call, task, co, raw)
   if refused(call) then return end
   local client, opts = call.client, call.opts
   local deadline, at = opts and opts.deadline or false, deadline_of_task()
@@ -243,7 +243,7 @@ local function ask(call, task, co)
   if task.latest ~= nil then task.latest = nil end -- of a call before
   local headers, options
   if client.message then headers, options = extras_of(client, opts) end
-  local number, code, message = client.wire:send(text, call.data, task, on_awaited, false,
+  local number, code, message = client.wire:send(text, call.data, task, on_awaited, raw or false,
     timeout_of(client, call), deadline, opts and opts.metadata, call.pattern, headers, options, co)
   if number then return client.cancel_call, number end
   if code then return nil, errors.make(code, message) end

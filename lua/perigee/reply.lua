@@ -19,9 +19,9 @@ local acquire, candidate, suspend, asked = scheduler.acquire, scheduler.candidat
 ---@field private source fun(observer: table, ctx: table?, state: any): any
 ---@field private state any
 ---@field private slot? integer while nobody has asked
----@field private direct? (fun(call: table, task: table, co: thread|false): (fun(arg: any)?), any)|false await's short
----cut: asks for the task, which is woken without an observer, and returns what cancels; or nil and the error; or nil
----alone, when nothing was done and the long way must be taken: maybe co is not the running coroutine
+---@field private direct? (fun(call: table, task: table, co: thread|false, raw: boolean?): (fun(arg: any)?), any)|false
+---await's short cut: asks for the task, which is woken without an observer, and returns what cancels; or nil and the
+---error; or nil alone, when nothing was done and the long way must be taken: maybe co is not the running coroutine
 local Reply = {}
 Reply.__index = Reply
 Reply.__name = "perigee.reply"
