@@ -71,6 +71,78 @@ describe("a client's calls", function()
     assert.same({ 1 }, seen)
   end)
 
+  it("end awaits with their own last value, never with one of the call before", function()
+    local port = serve(function(app)
+      echo(app)
+      app:message("nothing", function()
+        return perigee.reply(function(sink) sink:complete() end)
+      end)
+    end)
+    local client = connect(port)
+    local got = {}
+    perigee.async(function()
+      got[1] = client:send("count", 1):await()
+      got[2] = client:send("nothing", 0):await() == nil
+      local late = perigee.async(function() return client:send("count", 5):await() end)
+      got[3] = failure(client:send("count", 60000, { timeout = 20 })).code
+      got[4] = client:send("nothing", 0):await() == nil
+      got[5] = late:await()
+    end):await()
+    assert.same({ 3, true, "TIMEOUT", true, 3 }, got)
+  end)
+
+  it("can be awaited in a coroutine of the script's own, not across C: then nothing is sent", function()
+    local client = connect((serve(echo)))
+    local got, refused = {}, nil
+    perigee.async(function()
+      local inner = coroutine.wrap(function()
+        got[1] = client:send("echo", 1):await()
+        coroutine.yield("between")
+        got[2] = client:send("echo", 2):await()
+      end)
+      got[3] = inner()
+      inner()
+      local reply = client:send("echo", 4)
+      pcall(table.sort, { 1, 2 }, function()
+        refused = failure(reply).code
+        error("enough")
+      end)
+      got[4] = client:status().pending
+      got[5] = reply:await()
+      refused = refused .. " " .. failure(client:send("echo", { print })).code
+    end):await()
+    assert.same({ 1, 2, "between", 0, 4 }, got)
+    assert.equal("UNSUPPORTED INVALID_MESSAGE", refused)
+  end)
+
+  it("are asked once for each await of the Reply or its :raw(), and none is reported as never asked", function()
+    local client = connect((serve(echo)))
+    local got = {}
+    perigee.async(function()
+      local reply = client:send("echo", { 1 })
+      local raw = reply:raw()
+      got[1] = tostring(raw:await())
+      got[2] = tostring(raw:raw():await())
+      got[3] = reply:await()[1]
+      got[4] = failure(client:send("echo", { print }):raw()).code
+    end):await()
+    for _ = 1, 2 do collectgarbage() end
+    assert.same({ "[1]", "[1]", 1, "INVALID_MESSAGE" }, got)
+    assert.same({}, lines)
+  end)
+
+  it("are made anew by each task that awaits the same Reply; one cancelled leaves the other alone", function()
+    local client = connect((serve(echo)))
+    local reply = client:send("count", 20)
+    local one = perigee.async(function() return reply:await() end)
+    local two = perigee.async(function() return reply:await() end)
+    assert.equal(2, client:status().pending)
+    one:cancel()
+    assert.equal(1, client:status().pending)
+    assert.equal(3, two:await())
+    assert.equal("CANCELLED", failure(one).code)
+  end)
+
   it("end at their deadline, however many values came", function()
     local client = connect(serve(echo))
     local seen = 0

@@ -254,7 +254,7 @@ void pge_push_slice(lua_State *L, struct pge_span json) {
     lua_createtable(L, 1, 0);
     lua_pushlstring(L, json.p, json.n);
     lua_rawseti(L, -2, 1);
-    lua_getfield(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
     lua_rawgeti(L, -1, PGE_LUA_JSON_SLICE_MT);
     lua_setmetatable(L, -3);
     lua_pop(L, 1);
@@ -269,14 +269,23 @@ void pge_push_span(lua_State *L, struct pge_span span) {
 
 int pge_lua_write_value(void *arg, struct pge_buf *out) {
     struct pge_lua_value *value = arg;
-    return pge_lua_json_encode(value->L, value->idx, out, value->err, sizeof value->err);
+    return pge_lua_json_encode(value->L, value->idx, value->room, out, value->err,
+                               sizeof value->err);
 }
 
 struct pge_payload pge_lua_payload(struct pge_lua_value *value, lua_State *L, int idx) {
     value->L = L;
     value->idx = idx;
+    value->room = 0;
     value->err[0] = '\0';
     return (struct pge_payload){.write = pge_lua_write_value, .arg = value};
+}
+
+struct pge_payload pge_lua_payload_roomy(struct pge_lua_value *value, lua_State *L, int idx) {
+    luaL_checkstack(L, PGE_LUA_JSON_ROOM, NULL);
+    struct pge_payload payload = pge_lua_payload(value, L, idx);
+    value->room = PGE_LUA_JSON_ROOM;
+    return payload;
 }
 
 /* ---- the state's own ---- */

@@ -94,11 +94,17 @@ void pge_push_span(lua_State *L, struct pge_span span);
 struct pge_lua_value {
     lua_State *L;
     int idx;
+    int room; /* of pge_lua_json_encode */
     char err[200];
 };
 /* A payload that encodes the value at idx (absolute); raw slices included. */
 int pge_lua_write_value(void *value, struct pge_buf *out); /* pge_payload.write */
 struct pge_payload pge_lua_payload(struct pge_lua_value *value, lua_State *L, int idx);
+/*
+ * The same, cheaper to write: the stack it takes is reserved now, which may raise. The top must
+ * not rise, and Lua must not run, until the payload is written.
+ */
+struct pge_payload pge_lua_payload_roomy(struct pge_lua_value *value, lua_State *L, int idx);
 
 /* A flat list of strings at idx, { name, value, ... }, as spans into them: at has room for
  * PGE_MAX_HEADERS. nil: none. Raises when it is something else. */

@@ -140,7 +140,7 @@ static void read_pattern(lua_State *L, struct pge_span *pattern, struct pge_lua_
     struct pge_buf *buf = &((struct pge_lua_client *)lua_touserdata(L, 1))->box.bind->pattern;
     pge_buf_clear(buf);
     pge_buf_trim(buf, 4096);
-    pge_lua_payload(value, L, 2);
+    pge_lua_payload_roomy(value, L, 2);
     if (pge_lua_write_value(value, buf) < 0)
         return;
     *pattern = (struct pge_span){pge_buf_head(buf), pge_buf_len(buf)};
@@ -156,9 +156,9 @@ static void read_message(lua_State *L, int meta, struct pge_message *m,
     values[0].err[0] = '\0';
     values[1].err[0] = '\0';
     read_pattern(L, &m->pattern, &values[1]);
-    m->data = pge_lua_payload(&values[0], L, 3);
+    m->data = pge_lua_payload_roomy(&values[0], L, 3);
     if (!lua_isnoneornil(L, meta))
-        m->metadata = pge_lua_payload(&values[1], L, meta);
+        m->metadata = pge_lua_payload_roomy(&values[1], L, meta);
 }
 
 static int refused(lua_State *L, struct pge_failure *why, const struct pge_lua_value values[2]) {
@@ -166,14 +166,19 @@ static int refused(lua_State *L, struct pge_failure *why, const struct pge_lua_v
     return pge_push_failure(L, why->fault, text[0] ? text : why->message);
 }
 
-/* send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers,
- * options) */
+/*
+ * send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers,
+ * options, co) -> number. With co: nothing is done and returned when co is not what runs, or may
+ * not yield.
+ */
 static int client_send(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
     struct pge_message m;
     struct pge_header headers[2 * PGE_MAX_HEADERS];
     struct pge_lua_value values[2];
     struct pge_failure why;
+    if (lua_gettop(L) == 13 && (lua_tothread(L, 13) != L || !lua_isyieldable(L)))
+        return 0;
     lua_settop(L, 12);
     luaL_checktype(L, 5, LUA_TFUNCTION);
     read_message(L, 9, &m, values, headers);

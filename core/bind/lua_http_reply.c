@@ -141,7 +141,8 @@ int pge_lua_http_reply_json(lua_State *L) {
     char err[PGE_LUA_JSON_ERROR_MAX];
     pge_buf_clear(scratch);
     pge_buf_trim(scratch, PGE_READ_SIZE);
-    if (pge_lua_json_encode(L, 5, scratch, err, sizeof err) < 0) {
+    luaL_checkstack(L, PGE_LUA_JSON_ROOM, NULL);
+    if (pge_lua_json_encode(L, 5, PGE_LUA_JSON_ROOM, scratch, err, sizeof err) < 0) {
         lua_pushnil(L);
         lua_pushstring(L, err);
         return 2;

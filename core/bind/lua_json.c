@@ -67,8 +67,9 @@ static int json_encode(lua_State *L) {
     struct lib *lib = check_lib(L);
     char err[PGE_LUA_JSON_ERROR_MAX];
     lua_settop(L, 1);
+    luaL_checkstack(L, PGE_LUA_JSON_ROOM, NULL);
     struct pge_buf buf = take_buf(lib);
-    int status = pge_lua_json_encode(L, 1, &buf, err, sizeof(err));
+    int status = pge_lua_json_encode(L, 1, PGE_LUA_JSON_ROOM, &buf, err, sizeof(err));
     if (status == 0) {
         push_buf(L, lib, &buf);
         return 1;
@@ -235,7 +236,7 @@ static void keep_class(lua_State *L, const char *name, int slot) {
 
 /* Pushes the registry's table, made on the first call in a state. */
 static void push_state(lua_State *L) {
-    lua_getfield(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
     if (!lua_isnil(L, -1))
         return;
     lua_pop(L, 1);
@@ -247,7 +248,7 @@ static void push_state(lua_State *L) {
     keep_ffi(L);
     keep_lib(L);
     lua_pushvalue(L, -1);
-    lua_setfield(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawseti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
 }
 
 /* Sets functions in the table on top; their upvalues are the lib and the slices' metatable. */

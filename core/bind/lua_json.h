@@ -19,6 +19,9 @@
 /* Room that holds any message of pge_lua_json_encode; longer paths are cut. */
 #define PGE_LUA_JSON_ERROR_MAX 256
 
+/* Lua stack that most values need: a caller that may raise reserves it with luaL_checkstack. */
+#define PGE_LUA_JSON_ROOM 192
+
 /*
  * Appends the JSON text of the value at idx, keys sorted bytewise. 0; UV_EINVAL (no JSON for it),
  * UV_EILSEQ (invalid UTF-8), UV_ENOMEM, and then out has its old length and err says for people
@@ -26,8 +29,11 @@
  *
  * Safe in the middle of a connection's write buffer: raises nothing, runs no metamethod, and
  * allocates nothing in Lua, so that no finalizer runs either. Needs 4 free slots of Lua stack.
+ * room: slots above the top that the caller has reserved, Lua not having run since; 0: none, then
+ * the encoder finds its own, protected.
  */
-int pge_lua_json_encode(lua_State *L, int idx, struct pge_buf *out, char *err, size_t err_size);
+int pge_lua_json_encode(lua_State *L, int idx, int room, struct pge_buf *out, char *err,
+                        size_t err_size);
 
 /*
  * Pushes the value of a text that has been validated (pge_json_check, or a span of an envelope).

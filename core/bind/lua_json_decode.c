@@ -16,6 +16,7 @@
 #include "bind/lua_json_state.h"
 #include "codec/json.h"
 #include "codec/number.h"
+#include "codec/swar.h"
 #include "codec/utf8.h"
 
 enum {
@@ -29,7 +30,6 @@ enum {
 struct decoder {
     lua_State *L;
     const char *p, *end; /* borrowed: what is left of the text */
-    int state;           /* stack index of the registry's table; array_mt is above it */
     int depth;
 };
 
@@ -76,13 +76,17 @@ static void push_unescaped(lua_State *L, const char *p, size_t n) {
 /* d->p is at the opening quote. */
 static void decode_string(struct decoder *d) {
     const char *p = d->p + 1;
-    const char *quote = memchr(p, '"', (size_t)(d->end - p));
-    if (!memchr(p, '\\', (size_t)(quote - p))) {
-        d->p = quote + 1;
-        lua_pushlstring(d->L, p, (size_t)(quote - p));
+    const char *at = pge_swar_skip_plain(p, d->end);
+    if ((unsigned char)*at >= 0x80) { /* text in other letters: only the quote is looked for */
+        const char *quote = memchr(at, '"', (size_t)(d->end - at));
+        if (!memchr(at, '\\', (size_t)(quote - at)))
+            at = quote;
+    }
+    if (*at == '"') {
+        d->p = at + 1;
+        lua_pushlstring(d->L, p, (size_t)(at - p));
         return;
     }
-    const char *at = p;
     while (*at != '"')
         at += *at == '\\' ? 2 : 1;
     d->p = at + 1;
@@ -94,9 +98,11 @@ static void decode_string(struct decoder *d) {
 /* Pushes an int64_t or uint64_t cdata with these bits. */
 static void push_integer(struct decoder *d, int slot, uint64_t bits) {
     lua_State *L = d->L;
-    lua_rawgeti(L, d->state, PGE_LUA_JSON_NEW);
-    lua_rawgeti(L, d->state, slot);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, -1, PGE_LUA_JSON_NEW);
+    lua_rawgeti(L, -2, slot);
     lua_call(L, 1, 1);
+    lua_remove(L, -2);
     memcpy((void *)lua_topointer(L, -1), &bits, sizeof(bits));
 }
 
@@ -213,12 +219,13 @@ static int decode_object(struct decoder *d) {
 }
 
 /* Turns the values above base into a list at base + 1. */
-static void make_list(struct decoder *d, int base, int hint) {
-    lua_State *L = d->L;
+static void make_list(lua_State *L, int base, int hint) {
     int n = lua_gettop(L) - base;
     lua_createtable(L, hint, 0);
-    lua_pushvalue(L, d->state + 1);
-    lua_setmetatable(L, -2);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, -1, PGE_LUA_JSON_ARRAY_MT);
+    lua_setmetatable(L, -3);
+    lua_pop(L, 1);
     lua_insert(L, base + 1);
     while (n > 0)
         lua_rawseti(L, base + 1, n--);
@@ -240,12 +247,12 @@ static int decode_array(struct decoder *d) {
         if (is_made) {
             lua_rawseti(L, base + 1, count);
         } else if (count == batch && mark == ',') {
-            make_list(d, base, 2 * batch);
+            make_list(L, base, 2 * batch);
             is_made = true;
         }
     }
     if (!is_made)
-        make_list(d, base, count);
+        make_list(L, base, count);
     d->depth--;
     return 0;
 }
@@ -280,18 +287,12 @@ static int decode_value(struct decoder *d) {
 
 int pge_lua_json_decode(lua_State *L, const char *p, size_t n) {
     int top = lua_gettop(L);
-    struct decoder d = {.L = L, .p = p, .end = p + n, .state = top + 1};
+    struct decoder d = {.L = L, .p = p, .end = p + n};
     if (!lua_checkstack(L, 8))
         return UV_E2BIG;
-    lua_getfield(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
-    lua_rawgeti(L, -1, PGE_LUA_JSON_ARRAY_MT);
     skip_space(&d);
     int status = decode_value(&d);
-    if (status == 0) {
-        lua_replace(L, top + 1);
-        lua_settop(L, top + 1);
-    } else {
+    if (status != 0)
         lua_settop(L, top);
-    }
     return status;
 }

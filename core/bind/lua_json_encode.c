@@ -21,10 +21,9 @@
 #include "codec/number.h"
 
 enum {
-    PAIRS_MAX = 32,      /* up to this size an object keeps its pairs on the Lua stack */
-    PAIRS_TOP = 2000,    /* above this height it does not: LuaJIT gives a C function 8000 slots */
-    LEVEL_SLOTS = 10,    /* what a table needs beside its pairs */
-    RESERVE_SLOTS = 192, /* what is reserved at a time */
+    PAIRS_MAX = 32,   /* up to this size an object keeps its pairs on the Lua stack */
+    PAIRS_TOP = 2000, /* above this height it does not: LuaJIT gives a C function 8000 slots */
+    LEVEL_SLOTS = 10, /* what a table needs beside its pairs */
 };
 
 struct encoder {
@@ -32,9 +31,7 @@ struct encoder {
     struct pge_buf *out;
     char *err;
     size_t err_size;
-    int state;    /* stack index of the registry's table */
-    int room_top; /* stack indices up to this one are reserved */
-    const void *array_mt, *slice_mt;
+    int room_top;      /* stack indices up to this one are reserved */
     bool is_described; /* err is written */
     size_t depth;      /* open tables */
     struct pge_lua_json_keys keys;
@@ -89,11 +86,12 @@ static int encode_number(struct encoder *e, double v) {
 
 static bool is_ctype(struct encoder *e, int idx, int slot) {
     lua_State *L = e->L;
-    lua_rawgeti(L, e->state, PGE_LUA_JSON_ISTYPE);
-    lua_rawgeti(L, e->state, slot);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, -1, PGE_LUA_JSON_ISTYPE);
+    lua_rawgeti(L, -2, slot);
     lua_pushvalue(L, idx);
     bool is = lua_pcall(L, 2, 1, 0) == 0 && lua_toboolean(L, -1);
-    lua_pop(L, 1);
+    lua_pop(L, 2);
     return is;
 }
 
@@ -121,14 +119,14 @@ static int encode_cdata(struct encoder *e, int idx) {
 static int encode_in_order(struct encoder *e, int t) {
     lua_State *L = e->L;
     struct pge_lua_json_level *level = &e->levels[e->depth - 1];
-    int status;
+    int status, value = lua_gettop(L);
     do {
         level->index++;
         if (lua_type(L, -2) != LUA_TNUMBER || lua_tonumber(L, -2) != (double)level->index)
             return 1;
         status = pge_buf_append(e->out, level->index == 1 ? "[" : ",", 1);
         if (status == 0)
-            status = encode_value(e, lua_gettop(L));
+            status = encode_value(e, value);
         lua_pop(L, 1);
     } while (status == 0 && lua_next(L, t));
     return status ? status : PGE_BUF_LIT(e->out, "]");
@@ -181,8 +179,8 @@ static int encode_list(struct encoder *e, int t, int top) {
 
 /* Objects */
 
-/* Notes the pair on top of the stack. */
-static int add_key(struct encoder *e) {
+/* Notes the pair on top of the stack, whose value has the index `slot`. */
+static int add_key(struct encoder *e, int slot) {
     lua_State *L = e->L;
     if (lua_type(L, -2) != LUA_TSTRING)
         return lua_type(L, -2) == LUA_TNUMBER
@@ -190,21 +188,23 @@ static int add_key(struct encoder *e) {
                    : fail_table(e, "a table with a key that is no string");
     size_t n;
     const char *p = lua_tolstring(L, -2, &n);
-    return pge_lua_json_keys_add(&e->keys, p, n, lua_gettop(L));
+    return pge_lua_json_keys_add(&e->keys, p, n, slot);
 }
 
 /* Notes all keys; the first pair is on the stack, above top. *is_kept in: may the pairs stay on
  * the stack? Out: they did. */
 static int collect_keys(struct encoder *e, int t, int top, bool *is_kept) {
     lua_State *L = e->L;
+    int slot = top + 2;
     do {
-        int status = add_key(e);
+        int status = add_key(e, slot);
         if (status != 0)
             return status;
         if (!*is_kept) {
             lua_pop(L, 1);
-        } else if (lua_gettop(L) < top + 2 * PAIRS_MAX) {
+        } else if (slot < top + 2 * PAIRS_MAX) {
             lua_pushvalue(L, -2);
+            slot += 2;
         } else { /* too many: only this key stays, for the walk to go on */
             lua_pop(L, 1);
             lua_replace(L, top + 1);
@@ -275,13 +275,14 @@ static int make_room(struct encoder *e) {
     int wanted = top < PAIRS_TOP ? 2 * PAIRS_MAX + LEVEL_SLOTS : LEVEL_SLOTS;
     if (top + wanted <= e->room_top)
         return 0;
-    lua_rawgeti(L, e->state, PGE_LUA_JSON_RESERVE);
-    lua_pushinteger(L, RESERVE_SLOTS);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, -1, PGE_LUA_JSON_RESERVE);
+    lua_pushinteger(L, PGE_LUA_JSON_ROOM);
     bool is_made = lua_pcall(L, 1, 1, 0) == 0 && lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    if (!is_made || !lua_checkstack(L, RESERVE_SLOTS))
+    lua_pop(L, 2);
+    if (!is_made || !lua_checkstack(L, PGE_LUA_JSON_ROOM))
         return fail_value(e, UV_ENOMEM, "a table for which Lua has no stack");
-    e->room_top = top + RESERVE_SLOTS;
+    e->room_top = top + PGE_LUA_JSON_ROOM;
     return 0;
 }
 
@@ -308,16 +309,27 @@ static int encode_slice(struct encoder *e, int t) {
     return pge_buf_append(e->out, p, n);
 }
 
+/* Which of our classes the table is of: a slot of the registry's table, or 0. */
+static int class_of(struct encoder *e, int t) {
+    lua_State *L = e->L;
+    if (!lua_getmetatable(L, t))
+        return 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+    lua_rawgeti(L, -1, PGE_LUA_JSON_ARRAY_MT);
+    lua_rawgeti(L, -2, PGE_LUA_JSON_SLICE_MT);
+    int slot = lua_rawequal(L, -4, -2)   ? PGE_LUA_JSON_ARRAY_MT
+               : lua_rawequal(L, -4, -1) ? PGE_LUA_JSON_SLICE_MT
+                                         : 0;
+    lua_pop(L, 4);
+    return slot;
+}
+
 static int encode_open_table(struct encoder *e, int t, int top) {
     lua_State *L = e->L;
-    const void *mt = NULL;
-    if (lua_getmetatable(L, t)) {
-        mt = lua_topointer(L, -1);
-        lua_pop(L, 1);
-    }
-    if (mt && mt == e->slice_mt)
+    int class_slot = class_of(e, t);
+    if (class_slot == PGE_LUA_JSON_SLICE_MT)
         return encode_slice(e, t);
-    bool is_list = mt && mt == e->array_mt;
+    bool is_list = class_slot == PGE_LUA_JSON_ARRAY_MT;
     lua_pushnil(L);
     if (!lua_next(L, t))
         return is_list ? PGE_BUF_LIT(e->out, "[]") : PGE_BUF_LIT(e->out, "{}");
@@ -361,34 +373,21 @@ static int encode_value(struct encoder *e, int idx) {
     }
 }
 
-/* Fetches what tables and cdata need; scalars do without. */
-static void fetch_state(struct encoder *e) {
-    lua_State *L = e->L;
-    lua_getfield(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
-    e->state = lua_gettop(L);
-    lua_rawgeti(L, e->state, PGE_LUA_JSON_ARRAY_MT);
-    e->array_mt = lua_topointer(L, -1);
-    lua_rawgeti(L, e->state, PGE_LUA_JSON_SLICE_MT);
-    e->slice_mt = lua_topointer(L, -1);
-    lua_pop(L, 2);
-}
-
-int pge_lua_json_encode(lua_State *L, int idx, struct pge_buf *out, char *err, size_t err_size) {
+int pge_lua_json_encode(lua_State *L, int idx, int room, struct pge_buf *out, char *err,
+                        size_t err_size) {
     struct encoder e; /* not cleared: 18 kB */
-    int top = lua_gettop(L), type = lua_type(L, idx);
+    int top = lua_gettop(L);
     size_t before = pge_buf_len(out);
     e.L = L;
     e.out = out;
     e.err = err;
     e.err_size = err_size;
     e.is_described = false;
-    e.room_top = 0;
+    e.room_top = room ? top + room : 0;
     e.depth = 0;
     pge_lua_json_keys_init(&e.keys);
     if (idx < 0 && idx > LUA_REGISTRYINDEX)
         idx = top + idx + 1;
-    if (type == LUA_TTABLE || type == PGE_LUA_TCDATA)
-        fetch_state(&e);
     int status = encode_value(&e, idx);
     if (status != 0) {
         out->end = out->start + before;

@@ -1,6 +1,7 @@
 /* lua_json_keys.c - see lua_json_keys.h. */
 #include "bind/lua_json_keys.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -34,15 +35,20 @@ static int grow(struct pge_lua_json_keys *keys) {
 }
 
 static uint64_t prefix_of(const char *p, size_t n) {
-    const unsigned char *u = (const unsigned char *)p;
-    uint64_t prefix = 0;
-    if (n >= 8) { /* constant bounds: compiled to one load */
-        for (int i = 0; i < 8; i++)
-            prefix = prefix << 8 | u[i];
-        return prefix;
+    if (n >= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        return be64toh(word);
     }
+    if (n >= 4) { /* the middle is read twice */
+        uint32_t first, last;
+        memcpy(&first, p, 4);
+        memcpy(&last, p + n - 4, 4);
+        return (uint64_t)be32toh(first) << 32 | (uint64_t)be32toh(last) << (64 - 8 * n);
+    }
+    uint64_t prefix = 0;
     for (size_t i = 0; i < n; i++)
-        prefix |= (uint64_t)u[i] << (56 - 8 * i);
+        prefix |= (uint64_t)(unsigned char)p[i] << (56 - 8 * i);
     return prefix;
 }
 

@@ -2,8 +2,11 @@
 #ifndef PGE_BIND_LUA_JSON_STATE_H
 #define PGE_BIND_LUA_JSON_STATE_H
 
-/* A name and not an address: a light userdata cannot hold every arm64 address. */
-#define PGE_LUA_JSON_STATE "perigee.json"
+/*
+ * Its key in the registry. A number, since a name would be hashed for each message, and a light
+ * userdata cannot hold every arm64 address; luaL_ref gives out none below zero.
+ */
+#define PGE_LUA_JSON_STATE (-0x70676A)
 
 /* Its integer keys. */
 enum pge_lua_json_slot {

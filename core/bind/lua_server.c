@@ -301,7 +301,7 @@ static int server_reply(lua_State *L) {
     struct pge_lua_value value = {.err = ""};
     struct pge_payload body = {0};
     if (kinds[kind - 1] != PGE_REPLY_END && !lua_isnil(L, 4))
-        body = pge_lua_payload(&value, L, 4);
+        body = pge_lua_payload_roomy(&value, L, 4);
     int status = pge_request_reply(request, kinds[kind - 1], &body);
     if (status == UV_EMSGSIZE)
         return pge_push_failure(L, PGE_FRAME_TOO_LARGE, "the response is too large for the peer");

@@ -86,8 +86,7 @@ static const char *skip_wide(struct pge_json_scan *s, const char *p, const char 
     return p;
 }
 
-static inline const char *skip_string(struct pge_json_scan *s, const char *p, const char *end) {
-    p++;
+static const char *skip_rest(struct pge_json_scan *s, const char *p, const char *end) {
     for (;;) {
         p = pge_swar_skip_plain(p, end);
         if (p == end)
@@ -103,6 +102,12 @@ static inline const char *skip_string(struct pge_json_scan *s, const char *p, co
         if (!p)
             return NULL;
     }
+}
+
+/* Most strings, and nearly all keys, are plain and short. */
+static inline const char *skip_string(struct pge_json_scan *s, const char *p, const char *end) {
+    const char *quote = pge_swar_skip_plain(++p, end);
+    return quote < end && *quote == '"' ? quote + 1 : skip_rest(s, quote, end);
 }
 
 const char *pge_json_skip_string(struct pge_json_scan *s, const char *p, const char *end) {
@@ -221,6 +226,7 @@ static inline const char *skip_key(struct pge_json_scan *s, const char *p, const
 
 static int skip_value(struct pge_json_scan *s, const char *p, const char *end, const char **next) {
     size_t depth = 0;
+    bool in_object = false; /* the innermost open bracket */
 value:
     p = pge_json_skip_space(p, end);
     if (p == end)
@@ -229,13 +235,13 @@ value:
         bool is_object = *p == '{';
         if (push(s, depth, is_object) != 0)
             return UV_ENOMEM;
-        depth++;
         p = pge_json_skip_space(p + 1, end);
         if (p < end && *p == (is_object ? '}' : ']')) {
             p++;
-            depth--;
             goto after;
         }
+        depth++;
+        in_object = is_object;
         if (!is_object)
             goto value;
         goto key;
@@ -248,17 +254,17 @@ after:
         p = pge_json_skip_space(p, end);
         if (p == end)
             return pge_json_fail(s, end, "unexpected end");
-        bool is_object = is_in_object(s, depth);
         if (*p == ',') {
             p++;
-            if (!is_object)
+            if (!in_object)
                 goto value;
             goto key;
         }
-        if (*p != (is_object ? '}' : ']'))
+        if (*p != (in_object ? '}' : ']'))
             return pge_json_fail(s, p, "expected a comma or a closing bracket");
         p++;
-        depth--;
+        if (--depth > 0)
+            in_object = is_in_object(s, depth);
     }
     *next = p;
     return 0;

@@ -1,4 +1,6 @@
 /* json_text.c - the content of JSON strings: decoding and quoting. */
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 #include <uv.h>
 
@@ -125,11 +127,55 @@ static const char *skip_raw(const char *p, const char *end) {
     }
 }
 
+static inline uint64_t load_half(const char *p) {
+    uint32_t half;
+    memcpy(&half, p, sizeof(half));
+    return half;
+}
+
+/* Copies what needs no escape, looking at it on the way; words may overlap. False: something does,
+ * and nothing is said of what stands at `to`, which has room for n bytes. */
+static inline bool copy_plain(char *to, const char *p, size_t n) {
+    uint64_t word;
+    size_t i = 0;
+    if (n >= 8) {
+        for (; n - i > 8; i += 8) {
+            word = pge_swar_load(p + i);
+            if (pge_swar_specials(word))
+                return false;
+            memcpy(to + i, &word, 8);
+        }
+        word = pge_swar_load(p + n - 8);
+        memcpy(to + n - 8, &word, 8);
+        return !pge_swar_specials(word);
+    }
+    if (n >= 4) {
+        word = load_half(p) | load_half(p + n - 4) << 32;
+        memcpy(to, p, 4);
+        memcpy(to + n - 4, p + n - 4, 4);
+        return !pge_swar_specials(word);
+    }
+    word = PGE_SWAR_ONES * ' ';
+    for (; i < n; i++) {
+        to[i] = p[i];
+        word = word << 8 | (unsigned char)p[i];
+    }
+    return !pge_swar_specials(word);
+}
+
 static int append_quoted(struct pge_buf *out, const char *p, size_t n) {
     const char *end = p + n;
     int status = pge_buf_reserve(out, n + 2); /* enough when nothing is escaped */
-    if (status == 0)
-        status = PGE_BUF_LIT(out, "\"");
+    if (status != 0)
+        return status;
+    char *to = out->data + out->end;
+    *to = '"';
+    if (copy_plain(to + 1, p, n)) {
+        to[n + 1] = '"';
+        out->end += n + 2;
+        return 0;
+    }
+    out->end++;
     while (status == 0 && p < end) {
         const char *run_end = skip_raw(p, end);
         if (!run_end)

@@ -122,14 +122,11 @@ int pge_number_parse(const char *p, size_t n, double *out) {
 /* Writing */
 
 static size_t write_integer(uint64_t value, char *out) {
-    char digits[20];
-    size_t n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    for (size_t i = 0; i < n; i++)
-        out[i] = digits[n - 1 - i];
+    size_t n = 1;
+    for (uint64_t rest = value; rest >= 10; n++)
+        rest /= 10;
+    for (size_t i = n; i-- > 0; value /= 10)
+        out[i] = (char)('0' + value % 10);
     return n;
 }
 
@@ -240,7 +237,7 @@ size_t pge_number_format(double v, char out[PGE_NUMBER_MAX]) {
     struct decimal d;
     out[0] = '-';
     v = fabs(v);
-    if (v < 9007199254740992.0 && v == floor(v))
+    if (v < 9007199254740992.0 && v == (double)(int64_t)v)
         return sign + write_integer((uint64_t)v, out + sign);
     if (!find_short(v, &d))
         find_shortest(v, &d);

@@ -1,7 +1,8 @@
-/* swar.h - looking at eight bytes at a time in a plain 64-bit word. Internal to the codecs. */
+/* swar.h - looking at eight bytes at a time in a plain 64-bit word. For codecs. */
 #ifndef PGE_CODEC_SWAR_H
 #define PGE_CODEC_SWAR_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -12,6 +13,21 @@ static inline uint64_t pge_swar_load(const char *p) {
     uint64_t word;
     memcpy(&word, p, sizeof(word));
     return word;
+}
+
+/* How many bytes from p on are ASCII, counted in whole words of eight. */
+static inline size_t pge_swar_ascii(const char *p, size_t n) {
+    const char *start = p, *end = p + n;
+    while (end - p >= 32) {
+        uint64_t words =
+            pge_swar_load(p) | pge_swar_load(p + 8) | pge_swar_load(p + 16) | pge_swar_load(p + 24);
+        if (words & PGE_SWAR_HIGHS)
+            break;
+        p += 32;
+    }
+    while (end - p >= 8 && !(pge_swar_load(p) & PGE_SWAR_HIGHS))
+        p += 8;
+    return (size_t)(p - start);
 }
 
 /* Marks the bytes of a JSON string that need a look: quote, backslash, controls, non-ASCII. The

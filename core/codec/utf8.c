@@ -45,11 +45,13 @@ int pge_utf8_walk(const char *p, size_t n, size_t max_units, struct pge_utf8_wal
     size_t left = max_units;
     int status = 0;
     while (p < end && left > 0) {
-        while (end - p >= 8 && left >= 8 && !(pge_swar_load(p) & PGE_SWAR_HIGHS)) {
-            p += 8;
-            left -= 8;
-        }
-        if (p == end || left == 0)
+        size_t room = (size_t)(end - p) < left ? (size_t)(end - p) : left;
+        size_t plain = pge_swar_ascii(p, room);
+        while (plain < room && (unsigned char)p[plain] < 0x80)
+            plain++;
+        p += plain;
+        left -= plain;
+        if (plain == room)
             break;
         int width = pge_utf8_char(p, end);
         if (width < 0)
@@ -74,7 +76,9 @@ int pge_utf8_check(const char *p, size_t n) {
 size_t pge_utf16_units(const char *p, size_t n) {
     /* Bytes that continue a character count 0, the leading byte of a pair counts 2. Both sums are
      * kept per byte lane, and a lane overflows after 255 rounds. */
-    size_t units = n;
+    size_t units = n, plain = pge_swar_ascii(p, n);
+    p += plain;
+    n -= plain;
     while (n >= 8) {
         size_t rounds = n / 8 < 255 ? n / 8 : 255;
         uint64_t continued = 0, pairs = 0;

@@ -15,6 +15,7 @@ local scheduler = require("perigee.scheduler")
 local scope = require("perigee.scope")
 
 local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
+local wake, deadline_of_task = scheduler.wake, scheduler.deadline
 local null, json_encode = core.null, core.json_encode
 
 local NO_HANDLER = "There is no matching message handler defined in the remote service."
@@ -27,6 +28,8 @@ local MAX_PATTERNS = 4096
 ---@field private headers? table<string, string|string[]> of every message
 ---@field private flat_headers? string[] the same, as the core takes them
 ---@field private wire perigee.core.client|perigee.CustomWire
+---@field private cancel_call? fun(number: integer)
+---@field private direct fun(call: table, task: table, co: thread|false)|false see reply.lua
 ---@field private dispatch_hooks? function[]
 ---@field private listeners table<string, function[]>
 ---@field private last_status? "connected"|"disconnected"|"reconnecting"
@@ -212,15 +215,51 @@ local function source(observer, ctx, call)
   return wire.cancel, wire, number
 end
 
+-- The same for a task that awaits and no stage in between: packets come to the waiter, and no observer is made.
+local function on_awaited(waiter, kind, value, message)
+  if kind == LAST then return wake(waiter, true, value) end
+  if kind == VALUE then
+    waiter.latest = value
+  elseif kind == END then
+    return wake(waiter, true, waiter.latest)
+  elseif kind == FAIL then
+    return wake(waiter, false, errors.make(value, message))
+  else
+    return wake(waiter, false, remote_error(value))
+  end
+end
+
+-- See Reply.direct. The core calls nobody back before it has returned.
+local function ask(call, task, co, raw)
+  if refused(call) then return end
+  local client, opts = call.client, call.opts
+  local deadline, at = opts and opts.deadline or false, deadline_of_task()
+  if at then
+    deadline = sooner(deadline, at)
+    if deadline <= 0 then return end
+  end
+  local text = pattern_text(call.pattern)
+  if not text then return end
+  if task.latest ~= nil then task.latest = nil end -- of a call before
+  local headers, options
+  if client.message then headers, options = extras_of(client, opts) end
+  local number, code, message = client.wire:send(text, call.data, task, on_awaited, raw or false,
+    timeout_of(client, call), deadline, opts and opts.metadata, call.pattern, headers, options, co)
+  if number then return client.cancel_call, number end
+  if code then return nil, errors.make(code, message) end
+end
+
 --- Asks: nothing is sent until somebody waits for the Reply, and then once for each who does.
 ---@param pattern any string or table
 ---@param data any not nil, not null
 ---@param opts? perigee.CallOptions
 ---@return perigee.Reply
 function Client:send(pattern, data, opts)
-  -- `source`, `state` and `slot` are the Reply's: named here, the table is made with room for them.
+  -- `source`, `state`, `slot` and `direct` are the Reply's: named here, the table is made with room for them.
+  -- What a metatable of the options raises needs the protection that only the long way has.
   return reply.adopt({
     client = self, pattern = pattern, data = data, opts = opts, source = source, state = false, slot = false,
+    direct = (opts == nil or getmetatable(opts) == nil) and self.direct,
   }, source)
 end
 
@@ -320,7 +359,7 @@ end
 ---@return perigee.Client self
 function Client:on_dispatch(fn)
   if type(fn) ~= "function" then error(errors.misuse("INVALID_OPTION", "on_dispatch takes a function"), 2) end
-  self.dispatch_hooks = self.dispatch_hooks or {}
+  self.dispatch_hooks, self.direct = self.dispatch_hooks or {}, false -- a hook may raise
   self.dispatch_hooks[#self.dispatch_hooks + 1] = fn
   return self
 end
@@ -354,7 +393,7 @@ local function new(spec)
   local options = options_of.client(spec)
   local self = setmetatable({
     timeout = options.timeout, listeners = {}, message = options.message or false, headers = options.headers,
-    flat_headers = headers_of.flatten(options.headers),
+    flat_headers = headers_of.flatten(options.headers), direct = false,
   }, Client)
   local on_event = event_handler(self)
   if type(options.transport) == "table" then
@@ -369,7 +408,8 @@ local function new(spec)
   end
   local wire, code, message = core.client(options, on_event)
   if not wire then error(errors.misuse(code, message), 2) end
-  self.wire, self.core = wire, wire
+  self.wire, self.core, self.direct = wire, wire, ask
+  self.cancel_call = function(number) wire:cancel(number) end
   return self
 end
 

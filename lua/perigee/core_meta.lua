@@ -141,7 +141,8 @@ local client = {}
 ---@param _ any what custom wires take the pattern from
 ---@param headers string[]? flat: name, value, ...
 ---@param options string[]? of this message, flat likewise
-function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers, options) end
+---@param co? thread|false given: unless it is what runs, and may yield, nothing is sent and nothing returned
+function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers, options, co) end
 
 ---Sends an event. done: it was handed to the wire; else on_packet(observer, END) or (observer, FAIL, code, message)
 ---follows.

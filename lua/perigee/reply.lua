@@ -13,11 +13,15 @@ local values = require("perigee.values")
 local where = require("perigee.where")
 
 local connect = link.connect
+local acquire, candidate, suspend, asked = scheduler.acquire, scheduler.candidate, scheduler.suspend, unasked.asked
 
 ---@class perigee.Reply
 ---@field private source fun(observer: table, ctx: table?, state: any): any
 ---@field private state any
 ---@field private slot? integer while nobody has asked
+---@field private direct? (fun(call: table, task: table, co: thread|false, raw: boolean?): (fun(arg: any)?), any)|false
+---await's short cut: asks for the task, which is woken without an observer, and returns what cancels; or nil and the
+---error; or nil alone, when nothing was done and the long way must be taken: maybe co is not the running coroutine
 local Reply = {}
 Reply.__index = Reply
 Reply.__name = "perigee.reply"
@@ -36,13 +40,14 @@ local function new(source, state, warn_unasked)
 end
 
 --- The same without a second table: the state becomes the Reply, which is handed to the source as its own state.
----@param state table without fields `source`, `state` and `slot`
+---@param state table without fields `source`, `state` and `slot`; `direct` is kept
 ---@param source fun(observer: table, ctx: table?, state: table): any
 ---@return perigee.Reply
 local function adopt(state, source)
   state.source, state.state = source, state
   unasked.add(state)
-  return setmetatable(state, Reply)
+  setmetatable(state, Reply)
+  return state -- not setmetatable's result: no trace is made across that tail call
 end
 
 ---@private
@@ -53,7 +58,7 @@ local function is(value)
   return type(value) == "table" and getmetatable(value) == Reply
 end
 
---- await: the hot path, one table per call ---------------------------------------------------------------------
+--- await: the hot path, no table of its own for a plain call ----------------------------------------------------
 
 local Awaiting = link.class()
 
@@ -78,7 +83,19 @@ end
 --- Asks, waits for the end, and returns the last value (nil when there was none) or raises the error.
 ---@return any
 function Reply:await()
-  local waiter = scheduler.acquire()
+  local direct = self.direct
+  local task = direct and candidate()
+  if task then
+    local cancel, arg = direct(self, task, task.co or false)
+    if cancel or arg then
+      if self.slot then asked(self) end
+      if not cancel then error(arg, 0) end
+      local ok, value = suspend(task, cancel, arg)
+      if not ok then error(value, 0) end
+      return value
+    end
+  end
+  local waiter = acquire()
   local observer = setmetatable({
     waiter = waiter, closed = false, ok = false, value = false,
     upstream = false, upstream_a = false, upstream_b = false, -- room for what link.connect sets: it need not grow
@@ -86,7 +103,7 @@ function Reply:await()
   observer.value = nil
   connect(self, observer)
   local ok, value = observer.ok, observer.value
-  if not observer.closed then ok, value = scheduler.suspend(waiter, observer.cancel, observer) end
+  if not observer.closed then ok, value = suspend(waiter, observer.cancel, observer) end
   if not ok then error(value, 0) end
   return value
 end

@@ -390,6 +390,12 @@ local function acquire()
   return task
 end
 
+--- Who acquire() most likely returns: cheaper, but it holds only if its `co` is the running coroutine and may yield.
+local function candidate()
+  local task = active
+  if task and not (task.cancelled or sync[task.co]) then return task end
+end
+
 --- Waits until `wake(waiter, ok, value)` and returns ok and value.
 ---@param abort_fn? fun(arg: any) cancels what is waited for; called when the wait ends in any other way
 local function suspend(waiter, abort_fn, abort_arg)
@@ -472,8 +478,8 @@ core.hooks({
 })
 
 return {
-  start = start, await = await, acquire = acquire, suspend = suspend, wake = wake, protect = protect,
-  post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
+  start = start, await = await, acquire = acquire, candidate = candidate, suspend = suspend, wake = wake,
+  protect = protect, post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
   guarded = guarded, trim = trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
   scope = scope, running_task = running_task, deadline = deadline, within = within, slices = slices,
 }

@@ -3,8 +3,11 @@
 --- A proxy with __gc per Reply would cost as much as the rest of it. Instead each gets a slot in a weak table,
 --- given back when it is asked; one proxy, renewed at each collection, looks which slots have lost their Reply.
 
+local core = require("perigee.core")
 local log = require("perigee.log")
 local where = require("perigee.where")
+
+local caller, own, capture = core.caller, where.own, where.capture
 
 local replies = setmetatable({}, { __mode = "v" }) -- slot -> Reply
 local funcs, lines = {}, {} -- slot -> where it was made; funcs[slot] is false when free
@@ -47,7 +50,8 @@ end
 
 --- Remembers the Reply until `asked`.
 local function add(reply)
-  local func, line = where.capture(4) -- above: this, reply.new
+  local func, line = caller(3) -- the script's, when nothing stands between it and what makes the Reply
+  if own[func] ~= false then func, line = capture(4) end -- above: this, reply.new
   if not func then return end
   local slot
   if free_count > 0 then

@@ -44,4 +44,4 @@ local function text(func, line)
   return getinfo(func, "S").short_src .. ":" .. tostring(line)
 end
 
-return { capture = capture, text = text, is_own = is_own }
+return { own = own, capture = capture, text = text, is_own = is_own }

@@ -335,6 +335,36 @@ static void quotes_as_json_stringify_does(void **state) {
     pge_buf_deinit(&out);
 }
 
+/* Strings are copied a word at a time: each byte of each word must be looked at. */
+static void quotes_a_special_byte_wherever_it_stands(void **state) {
+    (void)state;
+    struct pge_buf out = {0};
+    char text[40], expected[48];
+    for (size_t n = 0; n < sizeof(text); n++) {
+        for (size_t at = 0; at <= n; at++) {
+            memset(text, 'a', n);
+            memset(expected, 'a', n + 3);
+            expected[0] = '"';
+            size_t width = n + 2;
+            if (at < n) {
+                text[at] = '\n';
+                memcpy(expected + 1 + at, "\\n", 2);
+                width++;
+            }
+            expected[width - 1] = '"';
+            pge_buf_clear(&out);
+            assert_int_equal(pge_json_quote(&out, text, n), 0);
+            assert_int_equal(pge_buf_len(&out), width);
+            assert_memory_equal(pge_buf_head(&out), expected, width);
+            if (at == n)
+                continue;
+            text[at] = '\xFF';
+            assert_int_equal(pge_json_quote(&out, text, n), UV_EILSEQ);
+        }
+    }
+    pge_buf_deinit(&out);
+}
+
 static void appends_nothing_when_quoting_fails(void **state) {
     (void)state;
     struct fail_alloc memory;
@@ -373,6 +403,7 @@ int main(void) {
         cmocka_unit_test(judges_truth_as_javascript_does),
         cmocka_unit_test(decodes_strings),
         cmocka_unit_test(quotes_as_json_stringify_does),
+        cmocka_unit_test(quotes_a_special_byte_wherever_it_stands),
         cmocka_unit_test(appends_nothing_when_quoting_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

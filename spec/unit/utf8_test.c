@@ -111,6 +111,25 @@ static void counts_units_of_long_text(void **state) {
     assert_int_equal(pge_utf16_units(text, 0), 0);
 }
 
+static void sees_a_wide_character_wherever_it_stands(void **state) {
+    (void)state;
+    char text[80];
+    struct pge_utf8_walk walk;
+    for (size_t n = 4; n < sizeof(text); n++) {
+        for (size_t at = 0; at + 4 <= n; at++) {
+            memset(text, 'a', n);
+            memcpy(text + at, "\xF0\x9F\x98\x80", 4);
+            assert_int_equal(pge_utf16_units(text, n), n - 2);
+            assert_int_equal(pge_utf8_walk(text, n, SIZE_MAX, &walk), 0);
+            assert_int_equal(walk.units, n - 2);
+            assert_int_equal(pge_utf8_walk(text, n, at, &walk), 0);
+            assert_int_equal(walk.bytes, at);
+            text[at + 3] = 'a';
+            assert_int_equal(pge_utf8_walk(text, n, SIZE_MAX, &walk), UV_EILSEQ);
+        }
+    }
+}
+
 static void stops_where_the_next_character_would_exceed_the_units(void **state) {
     (void)state;
     const char *text = "abcdefgh\xF0\x9F\x98\x80z";
@@ -139,6 +158,7 @@ int main(void) {
         cmocka_unit_test(tells_a_cut_character_from_an_invalid_one),
         cmocka_unit_test(encodes_checks_and_counts_every_code_point),
         cmocka_unit_test(counts_units_of_long_text),
+        cmocka_unit_test(sees_a_wide_character_wherever_it_stands),
         cmocka_unit_test(stops_where_the_next_character_would_exceed_the_units),
         cmocka_unit_test(does_not_look_beyond_the_units),
     };
