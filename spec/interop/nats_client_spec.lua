@@ -426,7 +426,7 @@ describe("perigee as a NATS client", function()
       local client_files = { ca = files.ca, cert = files.client_cert, key = files.client_key }
       for _, mode in ipairs({ true, "mutual" }) do
         local own = broker.nats({ tls = mode })
-        local peer = nest.service({ transport = "nats", servers = "localhost:" .. own.port, tls = client_files })
+        local peer = nest.service({ transport = "nats", servers = "127.0.0.1:" .. own.port, tls = client_files })
         calls(connect_to(own.port, { tls = mode == "mutual" and client_files or { ca = files.ca } }))
         is_refused(connect_to(own.port, { tls = { ca = files.stranger_ca } }))
         peer.stop()

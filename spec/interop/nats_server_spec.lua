@@ -411,7 +411,7 @@ describe("perigee as a NATS service", function()
       local login = {}
       for name, option in pairs(kind[2]) do login[name] = kind[1].login and own[option] or option end
       local app = serve(function(a) a:message("echo", function(data) return data end) end, login, own.port)
-      local options = { transport = "nats", servers = "localhost:" .. own.port }
+      local options = { transport = "nats", servers = "127.0.0.1:" .. own.port }
       for name, option in pairs(login) do options[name] = option end
       client:run("options", options)
       assert.same({ "in" }, (client:send("echo", "in")))

@@ -51,7 +51,7 @@ export function transportOptions({ transport = 'tcp', tls, ...rest }) {
     case 'nats':
       return { transport: Transport.NATS, options: natsOptions({ tls, ...rest }) };
     case 'redis':
-      return { transport: Transport.REDIS, options: { ...rest, ...(tls && { tls: tlsOptions(tls) }) } };
+      return { transport: Transport.REDIS, options: { host: '127.0.0.1', ...rest, ...(tls && { tls: tlsOptions(tls) }) } };
     default:
       return {
         transport: Transport.TCP,
