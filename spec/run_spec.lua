@@ -49,7 +49,9 @@ perigee.sleep(1):await()
 io.write(("x"):rep(100000))
 os.exit(4)
 ]])
-    assert.are.same({ 4, ("x"):rep(100000), "" }, { run({ "run", path }) })
+    -- At once: the state is not closed, which a leak detector would take amiss.
+    local env = { ASAN_OPTIONS = (os.getenv("ASAN_OPTIONS") or "") .. ":detect_leaks=0" }
+    assert.are.same({ 4, ("x"):rep(100000), "" }, { run({ "run", path }, { env = env }) })
   end)
 
   it("reads the script from standard input as '-'", function()
