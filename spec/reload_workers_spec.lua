@@ -152,7 +152,7 @@ it("a listener that is new is told, one that is gone is closed", function()
   write_app("one")
   local child, url = serve("--workers", "2")
   program.workers(child)
-  write("app.lua", (io.open(path):read("*a"):gsub("http://127.0.0.1:0", "http://localhost:0")))
+  write("app.lua", (io.open(path):read("*a"):gsub("http://127.0.0.1:0", "http://0.0.0.0:0")))
   assert.are.equal(0, (reload(child)))
   local new = program.urls(child, 2)[2]
   assert.are.equal("one", only(answers(new)))
