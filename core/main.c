@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "bind/bind.h"
@@ -142,6 +143,14 @@ static bool wants_supervisor(int argc, char **argv) {
     return argc > 2 && strcmp(argv[1], "serve") == 0;
 }
 
+/* Nothing of Lua's catches it: almost always memory that own code could not get. */
+static int on_panic(lua_State *L) {
+    const char *message = lua_tostring(L, -1);
+    fprintf(stderr, "perigee: SCRIPT: %s, outside of any script: the process ends\n",
+            message ? message : "a fault");
+    _exit(PGE_EXIT_SCRIPT);
+}
+
 int main(int argc, char **argv) {
     bool is_worker = pge_child_begin();
     if (!is_worker && wants_supervisor(argc, argv))
@@ -151,6 +160,7 @@ int main(int argc, char **argv) {
         fputs("perigee: not enough memory\n", stderr);
         return EXIT_FAILED;
     }
+    lua_atpanic(L, on_panic);
     struct program program = {NULL, STATUS_PENDING, is_worker};
     lua_pushcfunction(L, traceback);
     lua_pushcfunction(L, start);

@@ -325,6 +325,7 @@ describe("a script that holds too much", function()
     end, 20000, "the end of the process")
     wait_for_log(child, "SCRIPT: not enough memory at ")
     wait_for_log(child, "of 16 MiB, which cannot be collected: the process ends\n")
+    assert.is_nil(child.stderr:find("outside of any script", 1, true))
     assert_good(url)
   end)
 

@@ -8,7 +8,7 @@
 
 #include "bind/budget.h"
 
-enum { MIB = 1 << 20, STEP = MIB, FULL_MS = 1000 };
+enum { MIB = 1 << 20, STEP = MIB, FULL_MS = 1000 /* so long others may end and free theirs */ };
 
 static size_t soft_of(const struct pge_memory *m) {
     return m->max / 8 * 7;
@@ -103,6 +103,8 @@ void pge_memory_settle(struct pge_memory *m, lua_State *L) {
     uint64_t now_ms = uv_hrtime() / 1000000;
     if (!m->full_since_ms)
         m->full_since_ms = now_ms;
-    else if (m->ends && now_ms - m->full_since_ms >= FULL_MS)
+    /* Far beyond it there is no time to wait: at twice the limit perigee itself gets no memory. */
+    bool is_over = m->used > m->max / 4 * 5 || now_ms - m->full_since_ms >= FULL_MS;
+    if (m->ends && is_over)
         end_full(m);
 }
