@@ -1,5 +1,6 @@
 --- The admin door of `perigee serve`, and the commands that go through it.
 
+local folders = require("spec.support.folder")
 local http = require("spec.support.http")
 local loop = require("spec.support.loop")
 local program = require("spec.support.perigee")
@@ -23,18 +24,11 @@ return app
 
 local folder
 
-before_each(function() folder = assert(uv.fs_mkdtemp("/tmp/perigee-spec-XXXXXX")) end)
-
-local function remove_all(path)
-  for name, kind in uv.fs_scandir_next, assert(uv.fs_scandir(path)) do
-    if kind == "directory" then remove_all(path .. "/" .. name) else os.remove(path .. "/" .. name) end
-  end
-  os.remove(path)
-end
+before_each(function() folder = folders.new() end)
 
 after_each(function()
   program.clean()
-  remove_all(folder)
+  folders.remove(folder)
   loop.finish()
 end)
 

@@ -1,5 +1,6 @@
 --- Hot reload of `perigee serve`, seen from outside: what is answered, what is logged.
 
+local folders = require("spec.support.folder")
 local http = require("spec.support.http")
 local loop = require("spec.support.loop")
 local perigee = require("perigee")
@@ -24,13 +25,6 @@ end
 local function app(text, more)
   return ('%s%s\napp:get("/", function() return %q end)\napp:listen("http://127.0.0.1:0")\nreturn app\n'):format(
     HEAD, more or "", text)
-end
-
-local function remove_all(path)
-  for name, kind in uv.fs_scandir_next, assert(uv.fs_scandir(path)) do
-    if kind == "directory" then remove_all(path .. "/" .. name) else os.remove(path .. "/" .. name) end
-  end
-  os.remove(path)
 end
 
 local function get(url, path)
@@ -69,12 +63,12 @@ end
 
 describe("a reload", function()
   before_each(function()
-    folder = assert(uv.fs_mkdtemp((os.getenv("TMPDIR") or "/tmp") .. "/perigee-spec-XXXXXX"))
+    folder = folders.new()
   end)
 
   after_each(function()
     program.clean()
-    remove_all(folder)
+    folders.remove(folder)
   end)
 
   local function serve(...)

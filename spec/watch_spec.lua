@@ -1,5 +1,6 @@
 --- perigee serve --watch: what editors, deployments and accidents do to files.
 
+local folders = require("spec.support.folder")
 local http = require("spec.support.http")
 local loop = require("spec.support.loop")
 local program = require("spec.support.perigee")
@@ -8,20 +9,13 @@ local uv = require("luv")
 local folder, path
 
 before_each(function()
-  folder = assert(uv.fs_mkdtemp("/tmp/perigee-spec-XXXXXX"))
+  folder = folders.new()
   path = folder .. "/app.lua"
 end)
 
-local function remove_all(at)
-  for name, kind in uv.fs_scandir_next, assert(uv.fs_scandir(at)) do
-    if kind == "directory" then remove_all(at .. "/" .. name) else os.remove(at .. "/" .. name) end
-  end
-  os.remove(at)
-end
-
 after_each(function()
   program.clean()
-  remove_all(folder)
+  folders.remove(folder)
   loop.finish()
 end)
 
