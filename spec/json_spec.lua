@@ -225,6 +225,68 @@ describe("encoding", function()
   end)
 end)
 
+describe("encoding what was encoded before", function()
+  -- Keys and values of an object, written the long way.
+  local function expected(object)
+    local keys, parts = {}, {}
+    for key in pairs(object) do keys[#keys + 1] = key end
+    table.sort(keys)
+    for i, key in ipairs(keys) do parts[i] = core.json_encode(key) .. ":" .. core.json_encode(object[key]) end
+    return "{" .. table.concat(parts, ",") .. "}"
+  end
+
+  it("says the same however often, with other values, and filled in another order", function()
+    for i = 1, 10 do
+      local one = { z = i, ["a\n\"\228\184\128"] = "x" .. i, [""] = false, m = { z = i, a = { i } } }
+      assert.equal(([[{"":false,"a\n\"%s":"x%d","m":{"a":[%d],"z":%d},"z":%d}]]):format("\228\184\128", i, i, i, i),
+        core.json_encode(one))
+      local other = {}
+      other.m, other[""], other.z = i, i + 1, i + 2
+      assert.equal(expected(other), core.json_encode(other))
+    end
+  end)
+
+  it("knows an object with one key more, one less or another from the one before", function()
+    local keys = { "a", "b", "c", "d", "e", "f", "g", "h" }
+    for round = 1, 3 do
+      for bits = 1, 255 do
+        local object = {}
+        for i, key in ipairs(keys) do
+          if math.floor(bits / 2 ^ (i - 1)) % 2 == 1 then object[key] = round * bits end
+        end
+        for _ = 1, 3 do assert.equal(expected(object), core.json_encode(object)) end
+      end
+    end
+  end)
+
+  it("tells keys apart that come to stand where collected ones stood", function()
+    for i = 1, 300 do
+      local object = { ["key" .. i] = i, ["other" .. i] = { ["inner" .. i] = true } }
+      for _ = 1, 3 do assert.equal(expected(object), core.json_encode(object)) end
+      if i % 20 == 0 then collectgarbage() end
+    end
+  end)
+
+  it("writes objects at the limits of what it remembers", function()
+    for _, count in ipairs({ 15, 16, 17, 31, 32, 33, 100 }) do
+      local object = {}
+      for i = 1, count do object[("k"):rep(i % 7 + 1) .. i] = i end
+      for _ = 1, 4 do assert.equal(expected(object), core.json_encode(object)) end
+    end
+    local long = { [("long"):rep(100)] = 1, short = 2 }
+    for _ = 1, 4 do assert.equal(expected(long), core.json_encode(long)) end
+  end)
+
+  it("still tells where the fault is", function()
+    for _ = 1, 4 do
+      assert.equal("a function at order.lines[2].price cannot be JSON",
+        refusal({ order = { id = 1, lines = { { price = 1, sku = "a" }, { price = print, sku = "b" } } } }))
+      assert.equal('{"order":{"id":1,"lines":[{"price":1,"sku":"a"}]}}',
+        core.json_encode({ order = { id = 1, lines = { { price = 1, sku = "a" } } } }))
+    end
+  end)
+end)
+
 describe("decoding", function()
   it("gives perigee.null, which is cjson.null, for null", function()
     assert.equal(cjson.null, null)

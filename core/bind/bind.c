@@ -92,24 +92,16 @@ static int traceback(lua_State *L) {
     return 1;
 }
 
-struct call {
-    lua_CFunction fn;
-    void *arg;
-};
-
-/* Stack: the call as light userdata. fn then sees its own argument alone. */
+/* What to call stands in the bind: to pass it as light userdata would cost as much as the call. */
 static int run_call(lua_State *L) {
-    const struct call *call = lua_touserdata(L, 1);
-    lua_settop(L, 0);
-    lua_pushlightuserdata(L, call->arg);
-    return call->fn(L);
+    const struct pge_bind *bind = lua_touserdata(L, lua_upvalueindex(1));
+    return bind->call_fn(L, bind->call_arg);
 }
 
-bool pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg) {
+bool pge_bind_call(struct pge_bind *bind, pge_bind_fn fn, void *arg) {
     if (bind->is_over)
         return false;
     lua_State *L = bind->L;
-    struct call call = {fn, arg};
     int top = lua_gettop(L);
     if (!lua_checkstack(L, 8))
         return false;
@@ -117,8 +109,9 @@ bool pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg) {
         bind->calls++;
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->traceback_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, bind->call_ref);
-    lua_pushlightuserdata(L, &call);
-    int status = lua_pcall(L, 1, 0, top + 1);
+    bind->call_fn = fn;
+    bind->call_arg = arg;
+    int status = lua_pcall(L, 0, 0, top + 1);
     if (status != 0)
         report(bind);
     lua_settop(L, top);
@@ -372,8 +365,9 @@ static void ignore_sigpipe(void) {
         signal(SIGPIPE, SIG_IGN);
 }
 
-static int new_ref(lua_State *L, lua_CFunction fn) {
-    lua_pushcfunction(L, fn);
+static int new_ref(lua_State *L, struct pge_bind *bind, lua_CFunction fn) {
+    lua_pushlightuserdata(L, bind);
+    lua_pushcclosure(L, fn, 1);
     return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
@@ -396,7 +390,7 @@ static struct pge_bind *bind_new(lua_State *L) {
     bind->L = luv->L;
     bind->luv = luv;
     pge_list_init(&bind->boxes);
-    bind->enter_ref = bind->leave_ref = bind->fault_ref = LUA_NOREF;
+    bind->enter_ref = bind->leave_ref = bind->fault_ref = bind->awaited_ref = LUA_NOREF;
     int status = pge_loop_init(&bind->loop, luv->loop, adopt, bind);
     if (status < 0) {
         pge_free(bind);
@@ -411,9 +405,9 @@ static struct pge_bind *bind_new(lua_State *L) {
     lua_newtable(L);
     bind->tag.ref =
         luaL_ref(L, LUA_REGISTRYINDEX); /* genuine: luv frees a handle whose ref is not */
-    bind->run_ref = new_ref(L, run_entry);
-    bind->call_ref = new_ref(L, run_call);
-    bind->traceback_ref = new_ref(L, traceback);
+    bind->run_ref = new_ref(L, bind, run_entry);
+    bind->call_ref = new_ref(L, bind, run_call);
+    bind->traceback_ref = new_ref(L, bind, traceback);
     lua_newtable(L);
     bind->anchors_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     return bind;
@@ -426,14 +420,18 @@ struct pge_bind *pge_bind_of(lua_State *L) {
     return slot && *slot ? *slot : bind_new(L);
 }
 
-/* core.hooks{enter=, leave=, fault=}: the scheduler's and the log's. */
+/* core.hooks{enter=, leave=, fault=, awaited=}: those that are given. */
 static int core_hooks(lua_State *L) {
     struct pge_bind *bind = lua_touserdata(L, lua_upvalueindex(1));
     luaL_checktype(L, 1, LUA_TTABLE);
-    const char *const names[] = {"enter", "leave", "fault"};
-    int *const refs[] = {&bind->enter_ref, &bind->leave_ref, &bind->fault_ref};
-    for (int i = 0; i < 3; i++) {
+    const char *const names[] = {"enter", "leave", "fault", "awaited"};
+    int *const refs[] = {&bind->enter_ref, &bind->leave_ref, &bind->fault_ref, &bind->awaited_ref};
+    for (int i = 0; i < 4; i++) {
         lua_getfield(L, 1, names[i]);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+            continue;
+        }
         luaL_checktype(L, -1, LUA_TFUNCTION);
         luaL_unref(L, LUA_REGISTRYINDEX, *refs[i]);
         *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -20,6 +20,8 @@
 #include "engine/server.h"
 #include "net/tls.h"
 
+typedef int (*pge_bind_fn)(lua_State *L, void *arg);
+
 struct pge_bind {
     lua_State *L;     /* the main state */
     luv_ctx_t *luv;   /* borrowed: lives as long as the state */
@@ -29,6 +31,9 @@ struct pge_bind {
     int run_ref, call_ref, traceback_ref; /* registry: C functions of bind.c, made once */
     int enter_ref, leave_ref; /* registry: the scheduler's hooks; LUA_NOREF before it is loaded */
     int fault_ref;            /* registry: function(message) that logs what a callback raised */
+    int awaited_ref;          /* registry: who hears of asks, see lua_client_ask.c */
+    pge_bind_fn call_fn;      /* of the pge_bind_call that begins */
+    void *call_arg;
     int anchors_ref;          /* registry: box pointer -> box */
     struct pge_list boxes;    /* all open boxes, to be closed with the state */
     struct pge_buf pattern;   /* of the call being made, encoded from a table */
@@ -62,9 +67,9 @@ void pge_box_push(lua_State *L, struct pge_box *box);
 /* engine.enter. */
 void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg);
 
-/* Runs fn(L) with lua_touserdata(L, 1) == arg, protected; inside pge_bind_enter. False: it raised,
- * which is logged. */
-bool pge_bind_call(struct pge_bind *bind, lua_CFunction fn, void *arg);
+/* Runs fn(L, arg) with an empty stack, protected; inside pge_bind_enter. False: it raised, which is
+ * logged. */
+bool pge_bind_call(struct pge_bind *bind, pge_bind_fn fn, void *arg);
 
 /* Registers a class: methods in __index, gc in __gc. */
 void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc);

@@ -80,9 +80,11 @@ static int client_new(lua_State *L) {
     if (!o.transport)
         return pge_push_failure(L, PGE_UNSUPPORTED, "no such transport");
     struct pge_lua_client *c = pge_box_new(L, bind, sizeof *c, CLASS, drop);
-    c->calls_ref = c->closers_ref = c->on_event_ref = LUA_NOREF;
+    c->calls_ref = c->handlers_ref = c->closers_ref = c->on_event_ref = LUA_NOREF;
     lua_newtable(L);
     c->calls_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_newtable(L);
+    c->handlers_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_newtable(L);
     c->closers_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, 2);
@@ -116,6 +118,7 @@ static int client_gc(lua_State *L) {
     pge_list_remove(&c->box.node);
     drop(&c->box);
     luaL_unref(L, LUA_REGISTRYINDEX, c->calls_ref);
+    luaL_unref(L, LUA_REGISTRYINDEX, c->handlers_ref);
     luaL_unref(L, LUA_REGISTRYINDEX, c->closers_ref);
     luaL_unref(L, LUA_REGISTRYINDEX, c->on_event_ref);
     return 0;
@@ -132,78 +135,74 @@ uint64_t pge_lua_client_opt_ms(lua_State *L, int idx) {
  * JSON text, or a table, encoded into the bind's buffer. An error is left in value->err, and p
  * NULL.
  */
-static void read_pattern(lua_State *L, struct pge_span *pattern, struct pge_lua_value *value) {
-    if (!lua_istable(L, 2)) {
-        pattern->p = luaL_checklstring(L, 2, &pattern->n);
+static void read_pattern(lua_State *L, struct pge_bind *bind, int idx, struct pge_span *pattern,
+                         struct pge_lua_value *value) {
+    if (!lua_istable(L, idx)) {
+        pattern->p = luaL_checklstring(L, idx, &pattern->n);
         return;
     }
-    struct pge_buf *buf = &((struct pge_lua_client *)lua_touserdata(L, 1))->box.bind->pattern;
+    struct pge_buf *buf = &bind->pattern;
     pge_buf_clear(buf);
     pge_buf_trim(buf, 4096);
-    pge_lua_payload_roomy(value, L, 2);
+    pge_lua_payload_roomy(value, L, idx);
     if (pge_lua_write_value(value, buf) < 0)
         return;
     *pattern = (struct pge_span){pge_buf_head(buf), pge_buf_len(buf)};
 }
 
-/* The pattern at 2, data at 3, metadata at meta, headers and options (or none) two after it. */
-static void read_message(lua_State *L, int meta, struct pge_message *m,
-                         struct pge_lua_value values[2],
-                         struct pge_header headers[2 * PGE_MAX_HEADERS]) {
+void pge_lua_client_read(lua_State *L, struct pge_bind *bind, int idx, int meta, int extra,
+                         struct pge_lua_message *out) {
+    struct pge_message *m = &out->m;
     *m = (struct pge_message){0};
-    m->headers = pge_lua_headers(L, meta + 2, headers);
-    m->options = pge_lua_headers(L, meta + 3, headers + PGE_MAX_HEADERS);
-    values[0].err[0] = '\0';
-    values[1].err[0] = '\0';
-    read_pattern(L, &m->pattern, &values[1]);
-    m->data = pge_lua_payload_roomy(&values[0], L, 3);
+    m->headers = pge_lua_headers(L, extra, out->headers);
+    m->options = pge_lua_headers(L, extra + 1, out->headers + PGE_MAX_HEADERS);
+    out->values[0].err[0] = '\0';
+    out->values[1].err[0] = '\0';
+    read_pattern(L, bind, idx, &m->pattern, &out->values[1]);
+    m->data = pge_lua_payload_roomy(&out->values[0], L, idx + 1);
     if (!lua_isnoneornil(L, meta))
-        m->metadata = pge_lua_payload_roomy(&values[1], L, meta);
+        m->metadata = pge_lua_payload_roomy(&out->values[1], L, meta);
 }
 
-static int refused(lua_State *L, struct pge_failure *why, const struct pge_lua_value values[2]) {
-    const char *text = values[0].err[0] ? values[0].err : values[1].err;
+int pge_lua_client_refused(lua_State *L, const struct pge_failure *why,
+                           const struct pge_lua_message *m) {
+    const char *text = m->values[0].err[0] ? m->values[0].err : m->values[1].err;
+    if (!m->m.pattern.p)
+        return pge_push_failure(L, PGE_INVALID_MESSAGE, text);
     return pge_push_failure(L, why->fault, text[0] ? text : why->message);
 }
 
 /*
  * send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers,
- * options, co) -> number. With co: nothing is done and returned when co is not what runs, or may
- * not yield.
+ * options) -> number
  */
 static int client_send(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
-    struct pge_message m;
-    struct pge_header headers[2 * PGE_MAX_HEADERS];
-    struct pge_lua_value values[2];
+    struct pge_lua_message message;
     struct pge_failure why;
-    if (lua_gettop(L) == 13 && (lua_tothread(L, 13) != L || !lua_isyieldable(L)))
-        return 0;
     lua_settop(L, 12);
     luaL_checktype(L, 5, LUA_TFUNCTION);
-    read_message(L, 9, &m, values, headers);
+    pge_lua_client_read(L, c->box.bind, 2, 9, 11, &message);
     struct pge_call_options options = {
         .timeout_ms = pge_lua_client_opt_ms(L, 7),
         .deadline_ms = pge_lua_client_opt_ms(L, 8),
-        .events =
-            lua_toboolean(L, 6) ? &pge_lua_client_raw_call_events : &pge_lua_client_call_events,
+        .events = &pge_lua_client_call_events[lua_toboolean(L, 6)],
         .arg = c,
     };
-    if (!m.pattern.p)
-        return pge_push_failure(L, PGE_INVALID_MESSAGE, values[1].err);
-    struct pge_call *call = pge_client_send(c->client, &m, &options, &why);
+    struct pge_call *call =
+        message.m.pattern.p ? pge_client_send(c->client, &message.m, &options, &why) : NULL;
     if (!call)
-        return refused(L, &why, values);
+        return pge_lua_client_refused(L, &why, &message);
     pge_lua_client_remember(L, c, pge_lua_client_slot(call), 4, 5);
     lua_pushnumber(L, pge_call_handle(call));
     return 1;
 }
 
 int pge_lua_client_wait_for(lua_State *L, struct pge_lua_client *c, int status,
-                            struct pge_failure *why, const struct pge_lua_value values[2],
+                            const struct pge_failure *why, const struct pge_lua_message *m,
                             int observer, int fn) {
     if (status < 0)
-        return refused(L, why, values);
+        return pge_lua_client_refused(L, why, m);
     if (status == 0)
         pge_lua_client_remember(L, c, pge_lua_client_slot(pge_client_newest(c->client)), observer,
                                 fn);
@@ -216,34 +215,32 @@ int pge_lua_client_wait_for(lua_State *L, struct pge_lua_client *c, int status,
  */
 static int client_emit(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
-    struct pge_message m;
-    struct pge_header headers[2 * PGE_MAX_HEADERS];
-    struct pge_lua_value values[2];
+    struct pge_lua_message message;
     struct pge_failure why;
     lua_settop(L, 10);
     luaL_checktype(L, 5, LUA_TFUNCTION);
-    read_message(L, 6, &m, values, headers);
+    pge_lua_client_read(L, c->box.bind, 2, 6, 8, &message);
     struct pge_call_options options = {
         .timeout_ms = pge_lua_client_opt_ms(L, 10),
-        .events = &pge_lua_client_call_events,
+        .events = pge_lua_client_call_events,
         .arg = c,
     };
-    if (!m.pattern.p)
-        return pge_push_failure(L, PGE_INVALID_MESSAGE, values[1].err);
-    int status = pge_client_emit(c->client, &m, &options, &why);
-    return pge_lua_client_wait_for(L, c, status, &why, values, 4, 5);
+    int status = -1;
+    if (message.m.pattern.p)
+        status = pge_client_emit(c->client, &message.m, &options, &why);
+    return pge_lua_client_wait_for(L, c, status, &why, &message, 4, 5);
 }
 
 /* connect(observer, on_packet) -> true, done */
 static int client_connect(lua_State *L) {
     struct pge_lua_client *c = pge_lua_client_check(L, 1);
-    struct pge_lua_value values[2] = {{0}};
+    struct pge_lua_message none = {.m.pattern.p = ""};
     struct pge_failure why;
     lua_settop(L, 3);
     luaL_checktype(L, 3, LUA_TFUNCTION);
-    struct pge_call_options options = {.events = &pge_lua_client_call_events, .arg = c};
+    struct pge_call_options options = {.events = pge_lua_client_call_events, .arg = c};
     int status = pge_client_connect(c->client, &options, &why);
-    return pge_lua_client_wait_for(L, c, status, &why, values, 2, 3);
+    return pge_lua_client_wait_for(L, c, status, &why, &none, 2, 3);
 }
 
 static int client_close(lua_State *L) {
@@ -315,6 +312,7 @@ static int client_forwards(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"send", client_send},
+    {"asker", pge_lua_client_asker},
     {"emit", client_emit},
     {"connect", client_connect},
     {"close", client_close},

@@ -1,7 +1,8 @@
 /*
  * lua_client_call.c - core.client: who waits for a call, packets and events to Lua, packets that
- * Lua makes. What a call needs of Lua (observer, callback) stands in the client's `calls` table
- * under its slot; the box stays alive while calls are in flight.
+ * Lua makes. What a call needs of Lua stands in the client's tables under its slot: in `calls` the
+ * observer, or the task that asks; in `handlers` the observer's callback (asks share one, see
+ * lua_client_ask.c). The box stays alive while calls are in flight.
  */
 #include "bind/lua_client.h"
 
@@ -14,7 +15,7 @@
 struct delivery {
     struct pge_lua_client *owner;
     int slot;
-    bool raw;
+    bool raw, is_ask;
     enum pge_lua_client_kind kind;
     struct pge_span body;
     enum pge_fault fault;
@@ -28,28 +29,36 @@ void pge_lua_client_remember(lua_State *L, struct pge_lua_client *c, int slot, i
     lua_rawgeti(L, LUA_REGISTRYINDEX, c->calls_ref);
     lua_pushvalue(L, observer);
     lua_rawseti(L, -2, slot);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->handlers_ref);
     lua_pushvalue(L, fn);
-    lua_rawseti(L, -2, slot + 1);
-    lua_pop(L, 1);
+    lua_rawseti(L, -2, slot);
+    lua_pop(L, 2);
+}
+
+/* Pushes what stands in a table under a slot; forgets it when last. */
+static void push_entry(lua_State *L, int table_ref, int slot, bool last) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, table_ref);
+    lua_rawgeti(L, -1, slot);
+    if (last) {
+        lua_pushnil(L);
+        lua_rawseti(L, -3, slot);
+    }
+    lua_remove(L, -2);
 }
 
 /* Pushes callback and observer; forgets them when last. */
 static void push_waiter(lua_State *L, const struct delivery *d, bool last) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, d->owner->calls_ref);
-    lua_rawgeti(L, -1, d->slot + 1);
-    lua_rawgeti(L, -2, d->slot);
-    if (last) {
-        d->owner->pending--;
-        lua_pushnil(L);
-        lua_rawseti(L, -4, d->slot + 1);
-        lua_pushnil(L);
-        lua_rawseti(L, -4, d->slot);
-    }
-    lua_remove(L, -3);
+    struct pge_lua_client *c = d->owner;
+    if (d->is_ask)
+        lua_rawgeti(L, LUA_REGISTRYINDEX, c->box.bind->awaited_ref);
+    else
+        push_entry(L, c->handlers_ref, d->slot, last);
+    push_entry(L, c->calls_ref, d->slot, last);
+    c->pending -= last;
 }
 
 int pge_lua_client_slot(const struct pge_call *call) {
-    return (int)pge_call_slot(call) * 2 + 1;
+    return (int)pge_call_slot(call) + 1;
 }
 
 /* Pushes what a packet carries. False: too deep to decode; a message was pushed. */
@@ -78,15 +87,15 @@ static void maybe_release(struct pge_lua_client *c) {
 }
 
 /* Runs a callback; whatever it does, the box lives until it has returned. */
-static void call_lua(struct pge_lua_client *c, lua_CFunction fn, void *arg) {
+static void call_lua(struct pge_lua_client *c, pge_bind_fn fn, void *arg) {
     c->busy++;
     pge_bind_call(c->box.bind, fn, arg);
     c->busy--;
     maybe_release(c);
 }
 
-static int deliver(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     bool last = d->kind != PGE_LUA_CLIENT_VALUE;
     push_waiter(L, d, last);
     if (d->kind == PGE_LUA_CLIENT_FAIL) {
@@ -122,23 +131,31 @@ static void hand_over(struct pge_call *call, struct delivery *d) {
     call_lua(c, deliver, d);
 }
 
-static void on_packet_as(struct pge_call *call, enum pge_reply kind, struct pge_span body,
-                         bool raw) {
+static void on_packet_as(struct pge_call *call, enum pge_reply kind, struct pge_span body, bool raw,
+                         bool is_ask) {
     static const enum pge_lua_client_kind kinds[] = {
         [PGE_REPLY_VALUE] = PGE_LUA_CLIENT_VALUE,  [PGE_REPLY_LAST] = PGE_LUA_CLIENT_LAST,
         [PGE_REPLY_END] = PGE_LUA_CLIENT_END,      [PGE_REPLY_ERROR] = PGE_LUA_CLIENT_ERROR,
         [PGE_REPLY_FOREIGN] = PGE_LUA_CLIENT_LAST,
     };
-    struct delivery d = {.kind = kinds[kind], .body = body, .raw = raw};
+    struct delivery d = {.kind = kinds[kind], .body = body, .raw = raw, .is_ask = is_ask};
     hand_over(call, &d);
 }
 
 static void on_packet(struct pge_call *call, enum pge_reply kind, struct pge_span body) {
-    on_packet_as(call, kind, body, false);
+    on_packet_as(call, kind, body, false, false);
 }
 
 static void on_raw_packet(struct pge_call *call, enum pge_reply kind, struct pge_span body) {
-    on_packet_as(call, kind, body, true);
+    on_packet_as(call, kind, body, true, false);
+}
+
+static void on_ask_packet(struct pge_call *call, enum pge_reply kind, struct pge_span body) {
+    on_packet_as(call, kind, body, false, true);
+}
+
+static void on_raw_ask_packet(struct pge_call *call, enum pge_reply kind, struct pge_span body) {
+    on_packet_as(call, kind, body, true, true);
 }
 
 static void on_fail(struct pge_call *call, enum pge_fault fault, const char *message) {
@@ -146,8 +163,16 @@ static void on_fail(struct pge_call *call, enum pge_fault fault, const char *mes
     hand_over(call, &d);
 }
 
-const struct pge_call_events pge_lua_client_call_events = {on_packet, on_fail};
-const struct pge_call_events pge_lua_client_raw_call_events = {on_raw_packet, on_fail};
+static void on_ask_fail(struct pge_call *call, enum pge_fault fault, const char *message) {
+    struct delivery d = {
+        .kind = PGE_LUA_CLIENT_FAIL, .fault = fault, .message = message, .is_ask = true};
+    hand_over(call, &d);
+}
+
+const struct pge_call_events pge_lua_client_call_events[2] = {{on_packet, on_fail},
+                                                              {on_raw_packet, on_fail}};
+const struct pge_call_events pge_lua_client_ask_events[2] = {{on_ask_packet, on_ask_fail},
+                                                             {on_raw_ask_packet, on_ask_fail}};
 
 /* ---- status and close ---- */
 
@@ -156,8 +181,8 @@ struct event {
     const char *name, *detail;
 };
 
-static int tell_event(lua_State *L) {
-    struct event *e = lua_touserdata(L, 1);
+static int tell_event(lua_State *L, void *arg) {
+    struct event *e = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, e->owner->on_event_ref);
     lua_pushstring(L, e->name);
     lua_pushstring(L, e->detail);
@@ -182,8 +207,8 @@ static void on_error(struct pge_client *client, const char *message) {
     pge_bind_call(c->box.bind, tell_event, &e);
 }
 
-static int tell_closed(lua_State *L) {
-    struct pge_lua_client *c = lua_touserdata(L, 1);
+static int tell_closed(lua_State *L, void *arg) {
+    struct pge_lua_client *c = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, c->closers_ref);
     lua_newtable(L);
     lua_rawseti(L, LUA_REGISTRYINDEX, c->closers_ref);
@@ -206,8 +231,8 @@ struct raw_packet {
     struct pge_span packet, id;
 };
 
-static int deliver_raw(lua_State *L) {
-    struct raw_packet *raw = lua_touserdata(L, 1);
+static int deliver_raw(lua_State *L, void *arg) {
+    struct raw_packet *raw = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, raw->owner->on_event_ref);
     lua_pushliteral(L, "packet");
     lua_pushlstring(L, raw->packet.p, raw->packet.n);
@@ -275,7 +300,7 @@ int pge_lua_client_send_made(lua_State *L) {
     struct pge_message m = made_message(&maker, 7, headers);
     struct pge_call_options options = {.timeout_ms = pge_lua_client_opt_ms(L, 5),
                                        .deadline_ms = pge_lua_client_opt_ms(L, 6),
-                                       .events = &pge_lua_client_call_events,
+                                       .events = pge_lua_client_call_events,
                                        .arg = c};
     struct pge_failure why;
     struct pge_call *call = pge_client_send(c->client, &m, &options, &why);
@@ -296,13 +321,13 @@ int pge_lua_client_emit_made(lua_State *L) {
     struct pge_header headers[2 * PGE_MAX_HEADERS];
     struct pge_message m = made_message(&maker, 5, headers);
     struct pge_call_options options = {
-        .timeout_ms = pge_lua_client_opt_ms(L, 8), .events = &pge_lua_client_call_events, .arg = c};
+        .timeout_ms = pge_lua_client_opt_ms(L, 8), .events = pge_lua_client_call_events, .arg = c};
     struct pge_failure why;
     int status = pge_client_emit(c->client, &m, &options, &why);
     if (status < 0)
         return pge_push_failure(L, why.fault, maker.value.err[0] ? maker.value.err : why.message);
-    struct pge_lua_value none[2] = {{0}};
-    return pge_lua_client_wait_for(L, c, status, &why, none, 3, 4);
+    struct pge_lua_message none = {.m.pattern.p = ""};
+    return pge_lua_client_wait_for(L, c, status, &why, &none, 3, 4);
 }
 
 /* ---- calls that Lua answers or ends ---- */
@@ -329,7 +354,8 @@ int pge_lua_client_cancel(lua_State *L) {
     struct pge_call *call = pge_client_call(c->client, luaL_checknumber(L, 2));
     if (!call)
         return 0;
-    struct delivery d = {.owner = c, .slot = pge_lua_client_slot(call)};
+    struct delivery d = {
+        .owner = c, .slot = pge_lua_client_slot(call), .is_ask = pge_lua_client_is_ask(call)};
     push_waiter(L, &d, true);
     pge_call_cancel(call);
     maybe_release(c);

@@ -97,8 +97,8 @@ struct delivery {
     const struct pge_http_message *message;
 };
 
-static int deliver_request(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver_request(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     const struct pge_http_message *m = d->message;
     lua_rawgeti(L, LUA_REGISTRYINDEX, d->owner->refs[PGE_LUA_HTTP_ON_REQUEST]);
     lua_pushnumber(L, d->handle);
@@ -151,8 +151,8 @@ static void on_request(struct pge_http_server *server, struct pge_http_request *
     pge_loop_defer(&h->box.bind->loop, &h->tell_arrived, PGE_SOON);
 }
 
-static int deliver_abort(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver_abort(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, d->owner->refs[PGE_LUA_HTTP_ON_ABORT]);
     lua_pushnumber(L, d->handle);
     lua_call(L, 1, 0);
@@ -197,8 +197,8 @@ static void on_abort(struct pge_http_server *server, struct pge_http_request *re
     pge_loop_defer(&h->box.bind->loop, &h->tell_aborted, PGE_SOON);
 }
 
-static int deliver_close(lua_State *L) {
-    struct pge_lua_http *h = lua_touserdata(L, 1);
+static int deliver_close(lua_State *L, void *arg) {
+    struct pge_lua_http *h = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, h->refs[PGE_LUA_HTTP_ON_CLOSE]);
     lua_call(L, 0, 0);
     return 0;
@@ -350,7 +350,8 @@ const struct pge_http_header *pge_lua_http_stamp(struct pge_lua_http_slot *slot)
     return &slot->stamp_header;
 }
 
-/* stamp(name, number[, req]): the name stays that of the first time, forwards in flight borrow it. */
+/* stamp(name, number[, req]): the name stays that of the first time, forwards in flight borrow it.
+ */
 static int http_stamp(lua_State *L) {
     struct pge_lua_http *h = pge_lua_http_check(L);
     const char *name = luaL_checkstring(L, 2);

@@ -19,8 +19,8 @@ static void on_output(void *arg, const char *data, size_t n) {
     pge_buf_append(&i->out, data, n); /* out of memory: the test misses the rest */
 }
 
-static int deliver_end(lua_State *L) {
-    struct injected *i = lua_touserdata(L, 1);
+static int deliver_end(lua_State *L, void *arg) {
+    struct injected *i = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, i->fn_ref);
     lua_pushlstring(L, pge_buf_head(&i->out), pge_buf_len(&i->out));
     lua_call(L, 1, 0);

@@ -211,8 +211,8 @@ struct forward_fault {
     const char *message;
 };
 
-static int deliver_fault(lua_State *L) {
-    struct forward_fault *f = lua_touserdata(L, 1);
+static int deliver_fault(lua_State *L, void *arg) {
+    struct forward_fault *f = arg;
     lua_rawgeti(L, LUA_REGISTRYINDEX, f->slot->on_error_ref);
     lua_pushstring(L, pge_fault_name(f->fault));
     lua_pushstring(L, f->message);

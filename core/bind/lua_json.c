@@ -2,8 +2,10 @@
 #include "bind/lua_json.h"
 
 #include <lauxlib.h>
+#include <string.h>
 #include <uv.h>
 
+#include "bind/lua_json_shape.h"
 #include "bind/lua_json_state.h"
 #include "codec/json.h"
 #include "codec/route.h"
@@ -12,6 +14,7 @@
 struct lib {
     struct pge_json_scan scan;
     struct pge_buf buf;
+    struct pge_lua_json_shapes shapes;
 };
 
 /* A bigger scratch buffer is given back after use. */
@@ -25,6 +28,7 @@ static int lib_gc(lua_State *L) {
     struct lib *lib = lua_touserdata(L, 1);
     pge_json_scan_deinit(&lib->scan);
     pge_buf_deinit(&lib->buf);
+    pge_buf_deinit(&lib->shapes.scratch);
     return 0;
 }
 
@@ -218,13 +222,19 @@ static void keep_ffi(lua_State *L) {
 
 static void keep_lib(lua_State *L) {
     struct lib *lib = lua_newuserdata(L, sizeof(*lib));
+    memset(lib, 0, sizeof(*lib));
     pge_json_scan_init(&lib->scan);
     pge_buf_init(&lib->buf);
+    pge_buf_init(&lib->shapes.scratch);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, lib_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     lua_rawseti(L, -2, PGE_LUA_JSON_LIB);
+    lua_pushlightuserdata(L, &lib->shapes);
+    lua_rawseti(L, -2, PGE_LUA_JSON_SHAPES_OF);
+    lua_createtable(L, PGE_LUA_JSON_SHAPE_ANCHORS, 0);
+    lua_rawseti(L, -2, PGE_LUA_JSON_ANCHORS);
 }
 
 static void keep_class(lua_State *L, const char *name, int slot) {

@@ -16,6 +16,7 @@
 #include "bind/lua_json.h"
 #include "bind/lua_json_keys.h"
 #include "bind/lua_json_path.h"
+#include "bind/lua_json_shape.h"
 #include "bind/lua_json_state.h"
 #include "codec/json.h"
 #include "codec/number.h"
@@ -31,16 +32,26 @@ struct encoder {
     struct pge_buf *out;
     char *err;
     size_t err_size;
-    int room_top;      /* stack indices up to this one are reserved */
-    bool is_described; /* err is written */
-    size_t depth;      /* open tables */
+    int room_top;                       /* stack indices up to this one are reserved */
+    bool is_described;                  /* err is written */
+    size_t depth;                       /* open tables */
+    struct pge_lua_json_shapes *shapes; /* NULL before they are needed */
     struct pge_lua_json_keys keys;
     struct pge_lua_json_level levels[PGE_LUA_JSON_DEPTH];
 };
 
 static int encode_value(struct encoder *e, int idx);
 
+static void read_keys(struct encoder *e) {
+    for (size_t i = 0; i < e->depth; i++) {
+        struct pge_lua_json_level *level = &e->levels[i];
+        if (level->key_slot)
+            level->key = lua_tolstring(e->L, level->key_slot, &level->key_len);
+    }
+}
+
 static int fail(struct encoder *e, int status, const char *what, size_t levels) {
+    read_keys(e);
     pge_lua_json_describe(e->err, e->err_size, what, e->levels, levels);
     e->is_described = true;
     return status;
@@ -253,18 +264,81 @@ static int encode_member(struct encoder *e, int t, size_t at, bool is_first, boo
     return status;
 }
 
+/* Of an object whose pairs are kept. */
+static int encode_members(struct encoder *e, int t, size_t first, bool is_kept) {
+    int status = 0;
+    for (size_t i = first, end = e->keys.count; status == 0 && i < end; i++)
+        status = encode_member(e, t, i, i == first, is_kept);
+    return status ? status : PGE_BUF_LIT(e->out, "}");
+}
+
+/* Shapes */
+
+static struct pge_lua_json_shapes *shapes_of(struct encoder *e) {
+    lua_State *L = e->L;
+    if (!e->shapes) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+        lua_rawgeti(L, -1, PGE_LUA_JSON_SHAPES_OF);
+        e->shapes = lua_touserdata(L, -1);
+        lua_pop(L, 2);
+    }
+    return e->shapes;
+}
+
+/* Keeps the pairs on the stack, the first of which is there, as long as their keys are those of the
+ * shape. False: they are not all, and the first pair is there again. */
+static bool has_shape(lua_State *L, int t, int top, const struct pge_lua_json_shape *shape) {
+    unsigned i = 0;
+    bool is_more = true;
+    while (is_more && i < shape->count && lua_topointer(L, -2) == shape->keys[i].id) {
+        lua_pushvalue(L, -2);
+        is_more = lua_next(L, t);
+        i++;
+    }
+    if (i > 0 && i == shape->count && !is_more)
+        return true;
+    lua_settop(L, top);
+    lua_pushnil(L);
+    lua_next(L, t);
+    return false;
+}
+
+static int encode_shape(struct encoder *e, int top, struct pge_lua_json_shape *shape) {
+    struct pge_lua_json_level *level = &e->levels[e->depth - 1];
+    int status = 0;
+    shape->users++;
+    for (unsigned i = 0, from = 0; status == 0 && i < shape->count; i++) {
+        int slot = top + 2 + 2 * shape->keys[i].sorted;
+        level->key_slot = slot - 1;
+        status = pge_buf_append(e->out, shape->text + from, shape->keys[i].end - from);
+        from = shape->keys[i].end;
+        if (status == 0)
+            status = encode_value(e, slot);
+    }
+    shape->users--;
+    return status ? status : PGE_BUF_LIT(e->out, "}");
+}
+
 /* The table's first pair is on the stack, above top. */
 static int encode_object(struct encoder *e, int t, int top) {
-    size_t first = e->keys.count;
     bool is_kept = top + 2 * PAIRS_MAX + LEVEL_SLOTS <= e->room_top;
+    struct pge_lua_json_shape *shape = NULL;
+    if (is_kept) {
+        shape = pge_lua_json_shape_of(shapes_of(e), lua_topointer(e->L, -2));
+        if (has_shape(e->L, t, top, shape))
+            return encode_shape(e, top, shape);
+    }
+    size_t first = e->keys.count;
     int status = collect_keys(e, t, top, &is_kept);
-    size_t end = e->keys.count;
-    if (status == 0)
+    if (status == 0) {
         pge_lua_json_keys_sort(&e->keys, first);
-    for (size_t i = first; status == 0 && i < end; i++)
-        status = encode_member(e, t, i, i == first, is_kept);
+        status = encode_members(e, t, first, is_kept);
+    }
+    if (status == 0 && is_kept && pge_lua_json_shape_is_due(shape))
+        pge_lua_json_shape_learn(e->shapes, shape, e->L, top, e->keys.list + first,
+                                 e->keys.count - first);
     e->keys.count = first;
-    return status ? status : PGE_BUF_LIT(e->out, "}");
+    return status;
 }
 
 /* Tables */
@@ -383,6 +457,7 @@ int pge_lua_json_encode(lua_State *L, int idx, int room, struct pge_buf *out, ch
     e.err = err;
     e.err_size = err_size;
     e.is_described = false;
+    e.shapes = NULL;
     e.room_top = room ? top + room : 0;
     e.depth = 0;
     pge_lua_json_keys_init(&e.keys);

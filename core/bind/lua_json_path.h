@@ -9,6 +9,7 @@ struct pge_lua_json_level {
     const void *table; /* identity only */
     const char *key;   /* borrowed from Lua; NULL: a list, see index */
     size_t key_len;
+    int key_slot; /* stack index of the key that has not been looked at; 0: none */
     size_t index; /* from 1 */
 };
 

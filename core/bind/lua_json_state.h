@@ -12,12 +12,14 @@
 enum pge_lua_json_slot {
     PGE_LUA_JSON_ARRAY_MT = 1,
     PGE_LUA_JSON_SLICE_MT,
-    PGE_LUA_JSON_RESERVE, /* a C function: lua_checkstack, for lua_pcall */
-    PGE_LUA_JSON_ISTYPE,  /* ffi.istype */
-    PGE_LUA_JSON_NEW,     /* ffi.new */
-    PGE_LUA_JSON_INT64,   /* ctype */
-    PGE_LUA_JSON_UINT64,  /* ctype */
-    PGE_LUA_JSON_LIB,     /* userdata of lua_json.c */
+    PGE_LUA_JSON_RESERVE,   /* a C function: lua_checkstack, for lua_pcall */
+    PGE_LUA_JSON_ISTYPE,    /* ffi.istype */
+    PGE_LUA_JSON_NEW,       /* ffi.new */
+    PGE_LUA_JSON_INT64,     /* ctype */
+    PGE_LUA_JSON_UINT64,    /* ctype */
+    PGE_LUA_JSON_LIB,       /* userdata of lua_json.c */
+    PGE_LUA_JSON_SHAPES_OF, /* light userdata: the lib's struct pge_lua_json_shapes */
+    PGE_LUA_JSON_ANCHORS,   /* table: the keys of these shapes */
 };
 
 /* lua_type of a cdata; lua_topointer gives the address of its bytes. No header names it. */

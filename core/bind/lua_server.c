@@ -47,8 +47,8 @@ static int push_origin(lua_State *L, const struct pge_inbound_message *m) {
     return 4;
 }
 
-static int deliver_message(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver_message(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     const struct pge_inbound_message *m = d->message;
     push_fn(L, d->owner, ON_MESSAGE);
     if (m->request)
@@ -78,8 +78,8 @@ static void on_message(struct pge_server *server, const struct pge_inbound_messa
         pge_request_fail(request, PGE_OVERLOADED, "the request could not be taken");
 }
 
-static int deliver_gone(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver_gone(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     push_fn(L, d->owner, ON_GONE);
     lua_pushnumber(L, d->handle);
     lua_call(L, 1, 0);
@@ -94,8 +94,8 @@ static void on_gone(struct pge_server *server, struct pge_request *request) {
     pge_bind_call(s->box.bind, deliver_gone, &d);
 }
 
-static int deliver_fault(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver_fault(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     push_fn(L, d->owner, ON_FAULT);
     lua_pushstring(L, d->text);
     lua_pushstring(L, d->name);
@@ -113,8 +113,8 @@ static void on_fault(struct pge_server *server, struct pge_peer *peer, enum pge_
     pge_bind_call(s->box.bind, deliver_fault, &d);
 }
 
-static int deliver_close(lua_State *L) {
-    struct server *s = lua_touserdata(L, 1);
+static int deliver_close(lua_State *L, void *arg) {
+    struct server *s = arg;
     push_fn(L, s, ON_CLOSE);
     lua_call(L, 0, 0);
     return 0;
@@ -127,8 +127,8 @@ static void on_closed(struct pge_server *server) {
     pge_box_release(&s->box);
 }
 
-static int deliver_status(lua_State *L) {
-    struct delivery *d = lua_touserdata(L, 1);
+static int deliver_status(lua_State *L, void *arg) {
+    struct delivery *d = arg;
     push_fn(L, d->owner, ON_STATUS);
     lua_pushstring(L, d->name);
     lua_pushstring(L, d->code);

@@ -17,8 +17,8 @@ static void disarm(struct timer *t) {
     pge_box_release(&t->box);
 }
 
-static int call_fn(lua_State *L) {
-    struct timer *t = lua_touserdata(L, 1);
+static int call_fn(lua_State *L, void *arg) {
+    struct timer *t = arg;
     pge_box_push(L, &t->box); /* on the stack: disarm lets go of it */
     lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn_ref);
     disarm(t);

@@ -139,6 +139,10 @@ void *pge_call_arg(const struct pge_call *call) {
     return call->arg;
 }
 
+const struct pge_call_events *pge_call_events_of(const struct pge_call *call) {
+    return call->events;
+}
+
 struct pge_span pge_call_id(const struct pge_call *call) {
     return (struct pge_span){call->id, PGE_ID_LEN};
 }

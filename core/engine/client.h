@@ -123,6 +123,7 @@ int pge_client_connect(struct pge_client *client, const struct pge_call_options 
 void pge_call_cancel(struct pge_call *call);
 void pge_client_cancel_all(struct pge_client *client, const void *arg);
 void *pge_call_arg(const struct pge_call *call);
+const struct pge_call_events *pge_call_events_of(const struct pge_call *call);
 /* A number below 2^53 that names a call for good; pge_client_call finds it while it lasts, else
  * NULL. */
 double pge_call_handle(const struct pge_call *call);

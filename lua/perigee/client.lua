@@ -13,9 +13,11 @@ local promise = require("perigee.promise")
 local reply = require("perigee.reply")
 local scheduler = require("perigee.scheduler")
 local scope = require("perigee.scope")
+local unasked = require("perigee.unasked")
 
 local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
-local wake, deadline_of_task = scheduler.wake, scheduler.deadline
+local park, unpark, wake = scheduler.park, scheduler.unpark, scheduler.wake
+local asked, deadline_of_task, unasked_add = unasked.asked, scheduler.deadline, unasked.add
 local null, json_encode = core.null, core.json_encode
 
 local NO_HANDLER = "There is no matching message handler defined in the remote service."
@@ -28,8 +30,8 @@ local MAX_PATTERNS = 4096
 ---@field private headers? table<string, string|string[]> of every message
 ---@field private flat_headers? string[] the same, as the core takes them
 ---@field private wire perigee.core.client|perigee.CustomWire
----@field private cancel_call? fun(number: integer)
----@field private direct fun(call: table, task: table, co: thread|false)|false see reply.lua
+---@field private asker function|false sends and waits in one, see `ask`; false: the long way must be taken
+---@field private cancel_ask? fun(task: perigee.Task)
 ---@field private dispatch_hooks? function[]
 ---@field private listeners table<string, function[]>
 ---@field private last_status? "connected"|"disconnected"|"reconnecting"
@@ -215,39 +217,67 @@ local function source(observer, ctx, call)
   return wire.cancel, wire, number
 end
 
--- The same for a task that awaits and no stage in between: packets come to the waiter, and no observer is made.
-local function on_awaited(waiter, kind, value, message)
-  if kind == LAST then return wake(waiter, true, value) end
+-- The same for a task that awaits and no stage in between: packets come to the task, and no observer is made.
+local function on_awaited(task, kind, value, message)
+  if kind == LAST then return wake(task, true, value) end
   if kind == VALUE then
-    waiter.latest = value
+    task.latest = value
   elseif kind == END then
-    return wake(waiter, true, waiter.latest)
+    return wake(task, true, task.latest)
   elseif kind == FAIL then
-    return wake(waiter, false, errors.make(value, message))
+    return wake(task, false, errors.make(value, message))
   else
-    return wake(waiter, false, remote_error(value))
+    return wake(task, false, remote_error(value))
   end
 end
 
--- See Reply.direct. The core calls nobody back before it has returned.
-local function ask(call, task, co, raw)
-  if refused(call) then return end
+core.hooks({ awaited = on_awaited })
+
+-- What ask hands on; the core calls nobody back before it has yielded. Returns as Reply.direct.
+local function ask_with(call, task, ...)
+  local client = call.client
+  if call.slot then asked(call) end
+  task[1] = false
+  park(task, client.cancel_ask, task)
+  local ok, value, message = client.asker(...)
+  if not unpark(task) then return ok, value end
+  if task[1] then -- somebody else's resume, not a wake
+    client.cancel_ask(task)
+    return ok or false, value
+  end
+  if value then return false, errors.make(value, message) end
+end
+
+-- With options, or within a deadline.
+local function ask_within(call, task, raw, text, at)
   local client, opts = call.client, call.opts
-  local deadline, at = opts and opts.deadline or false, deadline_of_task()
+  if opts and (getmetatable(opts) or check_options(client, opts)) then return end -- may raise: the long way protects
+  local deadline, timeout = opts and opts.deadline or false, client.timeout
   if at then
     deadline = sooner(deadline, at)
     if deadline <= 0 then return end
   end
-  local text = pattern_text(call.pattern)
-  if not text then return end
-  if task.latest ~= nil then task.latest = nil end -- of a call before
+  if opts and opts.timeout ~= nil then timeout = opts.timeout end
   local headers, options
   if client.message then headers, options = extras_of(client, opts) end
-  local number, code, message = client.wire:send(text, call.data, task, on_awaited, raw or false,
-    timeout_of(client, call), deadline, opts and opts.metadata, call.pattern, headers, options, co)
-  if number then return client.cancel_call, number end
-  if code then return nil, errors.make(code, message) end
+  return ask_with(call, task, text, call.data, task, task.co, timeout, raw, deadline, opts and opts.metadata, headers,
+    options)
 end
+
+-- See Reply.direct.
+local function ask(call, task, raw)
+  local client, pattern, data = call.client, call.pattern, call.data
+  if not client.asker or missing(pattern) or missing(data) then return end
+  local text = texts[pattern] or pattern_text(pattern)
+  if not text then return end
+  if task.latest ~= nil then task.latest = nil end -- of a call before
+  local at = deadline_of_task()
+  if at or call.opts or client.message then return ask_within(call, task, raw, text, at) end
+  return ask_with(call, task, text, data, task, task.co, client.timeout, raw)
+end
+
+-- What `send` returns: a Reply that is the state of its source.
+local Call = reply.class(source, ask)
 
 --- Asks: nothing is sent until somebody waits for the Reply, and then once for each who does.
 ---@param pattern any string or table
@@ -255,12 +285,15 @@ end
 ---@param opts? perigee.CallOptions
 ---@return perigee.Reply
 function Client:send(pattern, data, opts)
-  -- `source`, `state`, `slot` and `direct` are the Reply's: named here, the table is made with room for them.
-  -- What a metatable of the options raises needs the protection that only the long way has.
-  return reply.adopt({
-    client = self, pattern = pattern, data = data, opts = opts, source = source, state = false, slot = false,
-    direct = (opts == nil or getmetatable(opts) == nil) and self.direct,
-  }, source)
+  local call -- `slot` is for unasked.lua: named here, the table is made with room for it
+  if opts == nil then
+    call = { client = self, pattern = pattern, data = data, slot = false }
+  else
+    call = { client = self, pattern = pattern, data = data, slot = false, opts = opts }
+  end
+  setmetatable(call, Call)
+  unasked_add(call)
+  return call
 end
 
 local function on_emitted(target, kind, code, message)
@@ -359,7 +392,7 @@ end
 ---@return perigee.Client self
 function Client:on_dispatch(fn)
   if type(fn) ~= "function" then error(errors.misuse("INVALID_OPTION", "on_dispatch takes a function"), 2) end
-  self.dispatch_hooks, self.direct = self.dispatch_hooks or {}, false -- a hook may raise
+  self.dispatch_hooks, self.asker = self.dispatch_hooks or {}, false -- a hook may raise
   self.dispatch_hooks[#self.dispatch_hooks + 1] = fn
   return self
 end
@@ -393,7 +426,7 @@ local function new(spec)
   local options = options_of.client(spec)
   local self = setmetatable({
     timeout = options.timeout, listeners = {}, message = options.message or false, headers = options.headers,
-    flat_headers = headers_of.flatten(options.headers), direct = false,
+    flat_headers = headers_of.flatten(options.headers), asker = false,
   }, Client)
   local on_event = event_handler(self)
   if type(options.transport) == "table" then
@@ -408,8 +441,8 @@ local function new(spec)
   end
   local wire, code, message = core.client(options, on_event)
   if not wire then error(errors.misuse(code, message), 2) end
-  self.wire, self.core, self.direct = wire, wire, ask
-  self.cancel_call = function(number) wire:cancel(number) end
+  self.wire, self.core, self.asker = wire, wire, wire:asker(scheduler.TOKEN)
+  self.cancel_ask = function(task) wire:cancel(task[1]) end
   return self
 end
 
@@ -430,7 +463,7 @@ function Gone.status() return { state = "disconnected", hosts = {} } end
 ---@return perigee.Promise
 local function finish(self)
   local closed = self:close()
-  self.wire, self.core = Gone, nil
+  self.wire, self.core, self.asker = Gone, nil, false
   return closed
 end
 

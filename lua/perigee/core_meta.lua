@@ -30,8 +30,9 @@ function timer:cancel() end
 ---@return integer? line
 function core.caller(level) end
 
----Called around each entry from C, and with what a callback raised (with its traceback).
----@param hooks { enter: fun(), leave: fun(), fault: fun(message: string) }
+---Called around each entry from C, with what a callback raised (with its traceback), and with packets for tasks that
+---ask (client:asker). What is not given stays as it is.
+---@param hooks { enter: fun()?, leave: fun()?, fault: fun(message: string)?, awaited: fun(task, kind, value, message)? }
 function core.hooks(hooks) end
 
 ---For the program: ends what runs longer without yielding, or holds more, than it may, and the process when that
@@ -141,8 +142,15 @@ local client = {}
 ---@param _ any what custom wires take the pattern from
 ---@param headers string[]? flat: name, value, ...
 ---@param options string[]? of this message, flat likewise
----@param co? thread|false given: unless it is what runs, and may yield, nothing is sent and nothing returned
-function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers, options, co) end
+function client:send(pattern, data, observer, on_packet, raw, timeout_ms, deadline_ms, metadata, _, headers, options) end
+
+---Makes what sends a request for the coroutine `co`, which must be the one that runs, and yields `token` until resumed;
+---then it returns what with. Packets come to the hook `awaited(task, kind, value, message)`, as those of send; task[1]
+---is the call meanwhile. When co is not what runs, or may not yield, nothing is sent and nothing returned; nil, code,
+---message when it is refused.
+---@param token any
+---@return fun(pattern, data, task: table, co: thread, timeout_ms, raw, deadline_ms, metadata, headers, options): any, any, string?
+function client:asker(token) end
 
 ---Sends an event. done: it was handed to the wire; else on_packet(observer, END) or (observer, FAIL, code, message)
 ---follows.

@@ -96,7 +96,7 @@ local function connect(reply, link, ctx)
     local at = deadline()
     if at then ctx = { deadline = at } end
   end
-  local ok, fn, a, b = xpcall(reply.source, errors.on_raise, link, ctx, reply.state)
+  local ok, fn, a, b = xpcall(reply.source, errors.on_raise, link, ctx, reply.state or reply)
   if not ok then
     link:error(fn)
   elseif fn == nil then
@@ -130,7 +130,7 @@ end
 ---@return perigee.Reply
 local function lift(reply, source, state)
   state.up = reply
-  return setmetatable({ source = source, state = state }, getmetatable(reply))
+  return setmetatable({ source = source, state = state }, reply._base)
 end
 
 --- A copy of ctx with one more setting; what is set further down the chain, later, is seen first and stays.

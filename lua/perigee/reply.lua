@@ -13,20 +13,37 @@ local values = require("perigee.values")
 local where = require("perigee.where")
 
 local connect = link.connect
-local acquire, candidate, suspend, asked = scheduler.acquire, scheduler.candidate, scheduler.suspend, unasked.asked
+local acquire, candidate, suspend = scheduler.acquire, scheduler.candidate, scheduler.suspend
 
 ---@class perigee.Reply
 ---@field private source fun(observer: table, ctx: table?, state: any): any
----@field private state any
+---@field private state any nil: the Reply itself
 ---@field private slot? integer while nobody has asked
----@field private direct? (fun(call: table, task: table, co: thread|false, raw: boolean?): (fun(arg: any)?), any)|false
----await's short cut: asks for the task, which is woken without an observer, and returns what cancels; or nil and the
----error; or nil alone, when nothing was done and the long way must be taken: maybe co is not the running coroutine
+---@field private direct? fun(reply: perigee.Reply, task: perigee.Task, raw: boolean?): boolean?, any await's short cut:
+---asks and waits for the task, which is woken without an observer; true and the value, false and the error, or nothing
+---when nothing was done and the long way must be taken
 local Reply = {}
 Reply.__index = Reply
 Reply.__name = "perigee.reply"
 
 for name, operator in pairs(operators) do Reply[name] = operator end
+
+local classes = { [Reply] = true }
+
+--- A class of Replies with one source, for tables that are its state themselves: made by setmetatable alone.
+---@param source fun(observer: table, ctx: table?, state: table): any
+---@param direct? fun(reply: perigee.Reply, task: perigee.Task, raw: boolean?): boolean?, any
+---@return table
+local function class(source, direct)
+  local new = {}
+  for name, value in pairs(Reply) do new[name] = value end -- copies: one table less to look into for each call
+  new.__index, new.source, new.direct = new, source, direct
+  classes[new] = true
+  return new
+end
+
+---@private
+Reply._class, Reply._base = class, Reply
 
 --- See link.lua for what a source is.
 ---@param source fun(observer: table, ctx: table?, state: any): any
@@ -39,23 +56,12 @@ local function new(source, state, warn_unasked)
   return reply
 end
 
---- The same without a second table: the state becomes the Reply, which is handed to the source as its own state.
----@param state table without fields `source`, `state` and `slot`; `direct` is kept
----@param source fun(observer: table, ctx: table?, state: table): any
----@return perigee.Reply
-local function adopt(state, source)
-  state.source, state.state = source, state
-  unasked.add(state)
-  setmetatable(state, Reply)
-  return state -- not setmetatable's result: no trace is made across that tail call
-end
-
 ---@private
 Reply._asked = unasked.asked
 
 ---@return boolean
 local function is(value)
-  return type(value) == "table" and getmetatable(value) == Reply
+  return type(value) == "table" and classes[getmetatable(value)] == true
 end
 
 --- await: the hot path, no table of its own for a plain call ----------------------------------------------------
@@ -86,14 +92,9 @@ function Reply:await()
   local direct = self.direct
   local task = direct and candidate()
   if task then
-    local cancel, arg = direct(self, task, task.co or false)
-    if cancel or arg then
-      if self.slot then asked(self) end
-      if not cancel then error(arg, 0) end
-      local ok, value = suspend(task, cancel, arg)
-      if not ok then error(value, 0) end
-      return value
-    end
+    local ok, value = direct(self, task)
+    if ok then return value end
+    if ok == false then error(value, 0) end
   end
   local waiter = acquire()
   local observer = setmetatable({
@@ -274,4 +275,4 @@ function Reply:values()
   return values.new(self)
 end
 
-return { new = new, adopt = adopt, is = is }
+return { new = new, class = class, is = is }

@@ -187,13 +187,22 @@ local function came_back(task, was_draining, was_entered, was_active, ok, what, 
   if head <= tail and not draining and entered == 0 and (depth == 0 or current() == nil) then drain() end
 end
 
-local function resume(task, ...)
+local function begin(task, ...)
   local was_draining, was_entered, was_active = draining, entered, active
   -- Inside a coroutine the loop can be run again (vim.wait): what enters then drains for itself.
   draining, entered, active = false, 0, task
   if depth == 0 then slices[1] = slices[1] + 1 end -- what is started from inside belongs to who starts it
   depth = depth + 1
   return came_back(task, was_draining, was_entered, was_active, raw_resume(task.co, ...))
+end
+
+-- The same without varargs, for a task that waits: the interpreter is quicker so.
+local function resume(task, ok, value)
+  local was_draining, was_entered, was_active = draining, entered, active
+  draining, entered, active = false, 0, task
+  if depth == 0 then slices[1] = slices[1] + 1 end
+  depth = depth + 1
+  return came_back(task, was_draining, was_entered, was_active, raw_resume(task.co, ok, value))
 end
 
 -- At the bottom of the stack a task is resumed at once; from inside another, after that one has come back, so
@@ -218,12 +227,13 @@ local function start(on_done, fn, ...)
     co = raw_create(pooled_loop)
   end
   local task = setmetatable({
+    false, -- a number of whoever wakes it
     co = co, on_done = on_done, parked = false, ended = false, cancelled = false, scope = false,
   }, Task) -- with `abort` and `abort_arg` eight fields: one more would double the table
   local outer = active and active.scope
   if outer and outer.deadline then task.scope = { deadline = outer.deadline } end
   tasks[co] = task
-  resume(task, fn, ...)
+  begin(task, fn, ...)
   return task
 end
 
@@ -396,6 +406,19 @@ local function candidate()
   if task and not (task.cancelled or sync[task.co]) then return task end
 end
 
+--- The first half of `suspend`, for who yields TOKEN by itself.
+local function park(task, abort_fn, abort_arg)
+  task.parked, task.abort, task.abort_arg = true, abort_fn, abort_arg
+end
+
+--- After the yield: whether it was no `wake` that ended the wait. Then the caller cancels what was waited for.
+---@return boolean
+local function unpark(task)
+  if not task.parked then return false end
+  task.parked, task.abort, task.abort_arg = false, nil, nil
+  return true
+end
+
 --- Waits until `wake(waiter, ok, value)` and returns ok and value.
 ---@param abort_fn? fun(arg: any) cancels what is waited for; called when the wait ends in any other way
 local function suspend(waiter, abort_fn, abort_arg)
@@ -479,6 +502,7 @@ core.hooks({
 
 return {
   start = start, await = await, acquire = acquire, candidate = candidate, suspend = suspend, wake = wake,
+  TOKEN = TOKEN, park = park, unpark = unpark,
   protect = protect, post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
   guarded = guarded, trim = trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
   scope = scope, running_task = running_task, deadline = deadline, within = within, slices = slices,

@@ -7,7 +7,7 @@ local function refused()
 end
 
 local Wire = {
-  send = refused, emit = refused, connect = refused, cancel = function() end,
+  send = refused, emit = refused, connect = refused, asker = function() return refused end, cancel = function() end,
   close = function(_, on_closed) on_closed() end,
   status = function() return { state = "disconnected", hosts = {}, late_replies = 0 } end,
 }

@@ -11,17 +11,16 @@ end
 local source = link.through(Raw)
 
 -- await's short cut goes on to the call's own: see Reply.direct.
-local function direct(reply, task, co)
+local function direct(reply, task)
   local up = reply.up
-  local cancel, arg = up.direct(up, task, co, true)
-  if up.slot and (cancel or arg) then up:_asked() end
-  return cancel, arg
+  if up.direct then return up.direct(up, task, true) end
 end
+
+local class -- of these Replies
 
 ---@param self perigee.Reply
 ---@return perigee.Reply
 return function(self)
-  local reply = { up = self, source = source, state = false, direct = self.direct and direct }
-  reply.state = reply -- as in reply.adopt
-  return setmetatable(reply, getmetatable(self))
+  class = class or self._class(source, direct)
+  return setmetatable({ up = self }, class)
 end
