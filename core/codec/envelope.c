@@ -4,6 +4,8 @@
 #include <string.h>
 #include <uv.h>
 
+#include "codec/swar.h"
+
 /* The keys of nest-wire 1.1, the commonest first. */
 static const struct key {
     const char *name;
@@ -107,9 +109,94 @@ static int scan_object(struct pge_json_scan *s, const char *p, const char *end,
     return p == end ? 0 : pge_json_fail(s, p, "unexpected text after the value");
 }
 
+/*
+ * The forms that Nest and perigee write, where each part stands where it must:
+ *
+ *   {"response":R,"isDisposed":true,"id":"21 plain characters"}
+ *   {"pattern":P,"data":D,"id":"21 plain characters"}
+ *
+ * Only R, or P and D, are gone through. False: another form, or a faulty one; the scan of members
+ * tells which.
+ */
+#define REPLY_HEAD "{\"response\":"
+#define REPLY_TAIL ",\"isDisposed\":true"
+#define REQUEST_HEAD "{\"pattern\":"
+#define REQUEST_DATA ",\"data\":"
+#define ID_HEAD ",\"id\":\""
+#define ID_TAIL "\"}"
+#define LEN(text) (sizeof(text) - 1)
+
+enum { ID_LEN = 21, END_LEN = LEN(ID_HEAD) + ID_LEN + LEN(ID_TAIL) };
+
+static inline bool is_at(const char *p, const char *end, const char *text, size_t n) {
+    return (size_t)(end - p) >= n && memcmp(p, text, n) == 0;
+}
+
+/* Skips the value at p, which no white space precedes. NULL: there is none. */
+static const char *skip_value(struct pge_json_scan *s, const char *p, const char *end) {
+    const char *after;
+    bool is_here = p < end && (unsigned char)*p > ' ';
+    return is_here && pge_json_skip(s, p, end, &after) == 0 ? after : NULL;
+}
+
+/* Takes the id off the end of the packet. */
+static bool take_id(const char *p, const char **end, struct pge_envelope *e) {
+    if (*end - p < END_LEN)
+        return false;
+    const char *at = *end - END_LEN, *id = at + LEN(ID_HEAD);
+    if (memcmp(at, ID_HEAD, LEN(ID_HEAD)) != 0 || memcmp(id + ID_LEN, ID_TAIL, LEN(ID_TAIL)) != 0 ||
+        pge_swar_skip_plain(id, id + ID_LEN) != id + ID_LEN)
+        return false;
+    e->id = (struct pge_span){id - 1, ID_LEN + 2};
+    *end = at;
+    return true;
+}
+
+static bool scan_reply(struct pge_json_scan *s, const char *p, const char *end,
+                       struct pge_envelope *e) {
+    const char *value = p + LEN(REPLY_HEAD), *tail = end - LEN(REPLY_TAIL);
+    if (tail <= value || memcmp(tail, REPLY_TAIL, LEN(REPLY_TAIL)) != 0 ||
+        skip_value(s, value, tail) != tail)
+        return false;
+    e->response = (struct pge_span){value, (size_t)(tail - value)};
+    e->is_disposed = (struct pge_span){end - LEN("true"), LEN("true")};
+    s->depth++;
+    return true;
+}
+
+static bool scan_request(struct pge_json_scan *s, const char *p, const char *end,
+                         struct pge_envelope *e) {
+    const char *pattern = p + LEN(REQUEST_HEAD), *after = skip_value(s, pattern, end);
+    if (!after || !is_at(after, end, REQUEST_DATA, LEN(REQUEST_DATA)))
+        return false;
+    const char *data = after + LEN(REQUEST_DATA);
+    size_t depth = s->depth;
+    if (skip_value(s, data, end) != end)
+        return false;
+    e->pattern = (struct pge_span){pattern, (size_t)(after - pattern)};
+    e->data = (struct pge_span){data, (size_t)(end - data)};
+    e->has_foreign_key = true;
+    s->depth = (s->depth > depth ? s->depth : depth) + 1;
+    return true;
+}
+
+static bool scan_usual(struct pge_json_scan *s, const char *p, const char *end,
+                       struct pge_envelope *e) {
+    bool is_reply = is_at(p, end, REPLY_HEAD, LEN(REPLY_HEAD));
+    if (!is_reply && !is_at(p, end, REQUEST_HEAD, LEN(REQUEST_HEAD)))
+        return false;
+    e->is_object = true;
+    if (take_id(p, &end, e) && (is_reply ? scan_reply(s, p, end, e) : scan_request(s, p, end, e)))
+        return true;
+    *e = (struct pge_envelope){0};
+    return false;
+}
+
 int pge_envelope_scan(struct pge_json_scan *s, const char *p, size_t n, struct pge_envelope *e) {
     const char *end = p + n;
     *e = (struct pge_envelope){0};
+    if (scan_usual(s, p, end, e))
+        return 0;
     const char *first = pge_json_skip_space(p, end);
     if (first < end && *first == '{')
         return scan_object(s, first, end, e);

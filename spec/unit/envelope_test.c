@@ -62,6 +62,75 @@ static void finds_the_parts_of_a_reply(void **state) {
     assert_span(e.err, "\"no handler\"");
 }
 
+static void assert_same_span(struct pge_span a, const char *p, struct pge_span b, const char *q) {
+    assert_int_equal(a.p == NULL, b.p == NULL);
+    if (!a.p)
+        return;
+    assert_int_equal(a.n, b.n);
+    assert_int_equal(a.p - p, b.p - q);
+}
+
+/* A space in front keeps the scan from taking a packet for one of the usual form. */
+static void assert_same_without_short_cut(const char *p, size_t n) {
+    char other[256] = " ";
+    struct pge_json_scan s, t;
+    struct pge_envelope a, b;
+    assert_true(n + 1 <= sizeof(other));
+    memcpy(other + 1, p, n);
+    pge_json_scan_init(&s);
+    pge_json_scan_init(&t);
+    int status = pge_envelope_scan(&s, p, n, &a);
+    assert_int_equal(status, pge_envelope_scan(&t, other, n + 1, &b));
+    if (status == 0) {
+        assert_same_span(a.pattern, p, b.pattern, other + 1);
+        assert_same_span(a.data, p, b.data, other + 1);
+        assert_same_span(a.id, p, b.id, other + 1);
+        assert_same_span(a.response, p, b.response, other + 1);
+        assert_same_span(a.is_disposed, p, b.is_disposed, other + 1);
+        assert_same_span(a.err, p, b.err, other + 1);
+        assert_int_equal(a.is_object, b.is_object);
+        assert_int_equal(a.is_empty, b.is_empty);
+        assert_int_equal(a.has_foreign_key, b.has_foreign_key);
+        assert_int_equal(s.depth, t.depth);
+    } else {
+        assert_string_equal(s.error, t.error);
+        assert_int_equal(s.error_at - p, t.error_at - other - 1);
+    }
+    pge_json_scan_deinit(&s);
+    pge_json_scan_deinit(&t);
+}
+
+static void reads_packets_of_the_usual_form_as_any_other(void **state) {
+    (void)state;
+    static const char *const packets[] = {
+        "{\"response\":{\"a\":[1,{\"b\":\"c\"}]},\"isDisposed\":true,\"id\":"
+        "\"0123456789abcdef01234\"}",
+        "{\"response\":12,\"isDisposed\":true,\"id\":\"0123456789abcdef01234\"}",
+        "{\"pattern\":{\"cmd\":\"sum\"},\"data\":[1,[2],\"x\"],\"id\":\"0123456789abcdef01234\"}",
+        "{\"pattern\":\"sum\",\"data\":7,\"id\":\"0123456789abcdef01234\"}",
+    };
+    static const char others[] = "\"\\ {}[],:0tn\x01\x80";
+    for (size_t i = 0; i < COUNT(packets); i++) {
+        size_t n = strlen(packets[i]);
+        char packet[200];
+        assert_same_without_short_cut(packets[i], n);
+        for (size_t at = 0; at < n; at++) {
+            for (const char *other = others; *other; other++) { /* one byte is another */
+                memcpy(packet, packets[i], n);
+                packet[at] = *other;
+                assert_same_without_short_cut(packet, n);
+            }
+            memcpy(packet, packets[i], at); /* one is missing */
+            memcpy(packet + at, packets[i] + at + 1, n - at - 1);
+            assert_same_without_short_cut(packet, n - 1);
+            memcpy(packet, packets[i], at); /* one is there twice */
+            memcpy(packet + at, packets[i] + at - (at > 0), n - at + (at > 0));
+            assert_same_without_short_cut(packet, n + (at > 0));
+            assert_same_without_short_cut(packets[i], at); /* the end is missing */
+        }
+    }
+}
+
 static void looks_through_white_space_order_and_escapes(void **state) {
     (void)state;
     struct pge_envelope e = scan(" \r\n{\t\"\\u0069d\" : 1 ,\n\"is\\u0044isposed\" :\tfalse , "
@@ -276,6 +345,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_the_parts_of_a_request),
         cmocka_unit_test(finds_the_parts_of_a_reply),
+        cmocka_unit_test(reads_packets_of_the_usual_form_as_any_other),
         cmocka_unit_test(looks_through_white_space_order_and_escapes),
         cmocka_unit_test(takes_the_last_of_duplicate_keys),
         cmocka_unit_test(knows_near_misses_as_foreign),
