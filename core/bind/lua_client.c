@@ -154,8 +154,10 @@ void pge_lua_client_read(lua_State *L, struct pge_bind *bind, int idx, int meta,
                          struct pge_lua_message *out) {
     struct pge_message *m = &out->m;
     *m = (struct pge_message){0};
-    m->headers = pge_lua_headers(L, extra, out->headers);
-    m->options = pge_lua_headers(L, extra + 1, out->headers + PGE_MAX_HEADERS);
+    if (lua_gettop(L) >= extra) {
+        m->headers = pge_lua_headers(L, extra, out->headers);
+        m->options = pge_lua_headers(L, extra + 1, out->headers + PGE_MAX_HEADERS);
+    }
     out->values[0].err[0] = '\0';
     out->values[1].err[0] = '\0';
     read_pattern(L, bind, idx, &m->pattern, &out->values[1]);

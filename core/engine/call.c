@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "engine/pool.h"
 
-enum { SLOT_DIGITS = 5, MAX_SLOTS = 1 << 20 };
+enum { SLOT_DIGITS = PGE_ID_LEN - 16, MAX_SLOTS = 1 << 4 * SLOT_DIGITS };
 
 static void on_timer(struct pge_timer *timer);
 
@@ -41,6 +41,18 @@ static void write_hex(char *out, int digits, uint64_t value) {
     }
 }
 
+/* Eight digits at a time: a nibble into each byte, then what makes it a digit or a letter. Any order
+ * of random digits is as random. */
+static void write_random_hex(char out[16], uint64_t value) {
+    for (int i = 0; i < 2; i++) {
+        uint64_t nibbles = (value >> 4 * i) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+        uint64_t letters = ((nibbles + UINT64_C(0x0606060606060606)) >> 4) &
+                           UINT64_C(0x0101010101010101); /* 1 where the nibble is above 9 */
+        uint64_t text = nibbles + UINT64_C(0x3030303030303030) + letters * ('a' - '0' - 10);
+        memcpy(out + 8 * i, &text, sizeof text);
+    }
+}
+
 struct pge_call *pge_call_acquire(struct pge_client *client, const struct pge_call_options *options,
                                   enum pge_call_kind kind) {
     struct pge_pool *pool = client->pool;
@@ -63,8 +75,7 @@ struct pge_call *pge_call_acquire(struct pge_client *client, const struct pge_ca
     call->is_sent = false;
     call->data = NULL;
     write_hex(call->id, SLOT_DIGITS, call->slot);
-    write_hex(call->id + SLOT_DIGITS, PGE_ID_LEN - SLOT_DIGITS,
-              pge_loop_random(pool->engine->loop));
+    write_random_hex(call->id + SLOT_DIGITS, pge_loop_random(pool->engine->loop));
     return call;
 }
 
