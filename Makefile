@@ -32,9 +32,10 @@ LLHTTP_OBJ = $(patsubst /usr/share/llhttp/%.c,$(BUILD)/obj/llhttp/%.o,$(LLHTTP_S
 TYPES := $(sort $(wildcard lua/perigee/types/*.lua))
 LUA_SRC := $(sort $(filter-out %_meta.lua $(TYPES),$(shell find lua/perigee -name '*.lua' 2>/dev/null)))
 UNIT := $(patsubst spec/unit/%.c,$(BUILD)/unit/%,$(wildcard spec/unit/*_test.c))
+MICRO := $(patsubst spec/bench/micro/%.c,$(BUILD)/bench/micro/%.o,$(wildcard spec/bench/micro/micro*.c))
 FUZZ := $(patsubst spec/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard spec/fuzz/*_fuzz.c))
 
-.PHONY: all deps run test unit unit-build spec asan valgrind fuzz bench lint format install clean help
+.PHONY: all deps run test unit unit-build spec asan valgrind fuzz bench bench-micro lint format install clean help
 .SUFFIXES:
 .SECONDARY:
 
@@ -68,10 +69,10 @@ test:
 unit: $(if $(T),$(foreach test,$(UNIT),$(if $(findstring $(T),$(test)),$(test))),$(UNIT))
 	@for t in $^; do $$t || exit 1; done
 
-unit-build: $(UNIT)
+unit-build: $(UNIT) $(BUILD)/bench/micro/micro
 
 ## spec     Lua specs (T=path narrows)
-spec: all
+spec: all $(BUILD)/bench/micro/micro
 	@sh spec/support/run spec $(T)
 
 ## asan     everything under address, undefined and leak sanitizers
@@ -94,6 +95,12 @@ fuzz:
 ## bench    the table of figures, side by side with Nest, HAProxy and nginx where present
 bench: all
 	@sh spec/bench/run
+
+## bench-micro  ns and instructions of single operations beside the last kept ones (KEEP=1 keeps these)
+bench-micro: all
+	@sh spec/support/packages bench
+	@$(MAKE) --no-print-directory $(BUILD)/bench/micro/micro
+	@KEEP=$(KEEP) sh spec/bench/micro/run
 
 ## valgrind the C unit tests under valgrind
 valgrind: $(UNIT)
@@ -158,10 +165,18 @@ $(BUILD)/unit/%: spec/unit/%.c $(PLAIN_OBJ)
 	@echo '  UNIT $@'
 	@$(CC) $(CPPFLAGS) -Ispec/unit $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(PLAIN_OBJ) $(LIBS) -lcmocka
 
+$(BUILD)/bench/micro/%.o: spec/bench/micro/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
+
+$(BUILD)/bench/micro/micro: $(MICRO) $(PLAIN_OBJ)
+	@echo '  MICRO $@'
+	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 $(BUILD)/fuzz/%: spec/fuzz/%.c $(PLAIN_SRC)
 	@mkdir -p $(@D)
 	@echo '  FUZZ $@'
 	@clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -std=gnu11 -o $@ $< $(PLAIN_SRC) \
 	  $(LLHTTP_SRC) $(LIBS)
 
--include $(wildcard $(OBJ:.o=.d) $(BUILD)/obj/core/main.d $(UNIT:%=%.d))
+-include $(wildcard $(OBJ:.o=.d) $(BUILD)/obj/core/main.d $(UNIT:%=%.d) $(MICRO:.o=.d))
