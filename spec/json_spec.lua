@@ -398,6 +398,33 @@ describe("decoding", function()
   end)
 end)
 
+describe("decoding what was decoded before", function()
+  it("gives the same for objects of any size behind one first key", function()
+    for _, count in ipairs({ 1, 5, 0, 16, 17, 3, 40, 2, 300, 1 }) do
+      local parts = {}
+      for i = 1, count do parts[i] = ('"k%d":%d'):format(i, i * 10) end
+      local value = core.json_decode("{" .. table.concat(parts, ",") .. "}")
+      local n = 0
+      for key, number in pairs(value) do
+        n = n + 1
+        assert.equal(tonumber(key:sub(2)) * 10, number)
+      end
+      assert.equal(count, n)
+    end
+    assert.equal(2, core.json_decode('{"k1":1,"k1":2}').k1)
+  end)
+
+  it("reads whole numbers of every length", function()
+    for digits = 1, 15 do
+      local text = ("9"):rep(digits)
+      assert.equal(tonumber(text), core.json_decode(text))
+      assert.equal(-tonumber(text), core.json_decode("[-" .. text .. "]")[1])
+      assert.equal(tonumber(text .. ".5"), core.json_decode(text .. ".5"))
+      assert.equal(tonumber(text .. "e2"), core.json_decode('{"a":' .. text .. "e2}").a)
+    end
+  end)
+end)
+
 describe("json_check", function()
   it("accepts valid JSON at any depth and says what is wrong otherwise", function()
     assert.is_true(core.json_check(("["):rep(200000) .. ("]"):rep(200000)))

@@ -3,6 +3,7 @@
  *
  * A table's first members wait on the Lua stack until it is known how many there are, so that small
  * tables are made in their final size:  | k1 v1 k2 v2 k3 v3 |  ->  | {k1 = v1, ...} |
+ * Objects need not wait where the one before with the same first key tells how many there will be.
  * The text is known to be JSON: only where a number may touch its end does anyone look for it.
  */
 #include <stdbool.h>
@@ -29,6 +30,8 @@ enum {
 
 struct decoder {
     lua_State *L;
+    uint8_t
+        *sizes; /* of objects, by their first key: see lua_json_state.h; NULL before the first */
     const char *p, *end; /* borrowed: what is left of the text */
     int depth;
 };
@@ -136,7 +139,25 @@ static bool is_number_char(char c) {
     return (c >= '0' && c <= '9') || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-';
 }
 
+/* Whole numbers of up to 15 digits, as most are. */
+static bool decode_short(struct decoder *d) {
+    const char *p = d->p;
+    bool is_negative = *p == '-';
+    p += is_negative;
+    const char *end = d->end - p > 15 ? p + 15 : d->end;
+    uint64_t value = 0;
+    for (; p < end && (unsigned char)(*p - '0') < 10; p++)
+        value = value * 10 + (unsigned char)(*p - '0');
+    if (p < d->end && is_number_char(*p))
+        return false;
+    d->p = p;
+    lua_pushnumber(d->L, is_negative ? -(double)value : (double)value);
+    return true;
+}
+
 static void decode_number(struct decoder *d) {
+    if (decode_short(d))
+        return;
     const char *start = d->p;
     bool is_negative = *start == '-', fits;
     uint64_t magnitude;
@@ -191,15 +212,41 @@ static void make_object(lua_State *L, int base, int hint) {
     lua_settop(L, base + 1);
 }
 
-static int decode_object(struct decoder *d) {
+/* Where the size of an object whose first key is on the stack is remembered. */
+static uint8_t *size_of(struct decoder *d) {
     lua_State *L = d->L;
-    int base = lua_gettop(L), batch, waiting = 0;
+    if (!d->sizes) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
+        lua_rawgeti(L, -1, PGE_LUA_JSON_SIZES_OF);
+        d->sizes = lua_touserdata(L, -1);
+        lua_pop(L, 2);
+    }
+    uint64_t id = (uint64_t)(uintptr_t)lua_topointer(L, -1); /* equal strings have one address */
+    return &d->sizes[(id * UINT64_C(0x9E3779B97F4A7C15)) >> (64 - PGE_LUA_JSON_SIZE_BITS)];
+}
+
+/* The first key is on the stack: makes the table beneath it, if its size is known. */
+static bool make_known(lua_State *L, int base, int size) {
+    if (size == 0)
+        return false;
+    lua_createtable(L, 0, size);
+    lua_insert(L, base + 1);
+    return true;
+}
+
+/* d->p is at the first key, or at the closing bracket. */
+static int decode_members(struct decoder *d, int base, int batch) {
+    lua_State *L = d->L;
+    uint8_t *size = NULL;
     bool is_made = false;
-    if (!open_table(d, &batch))
-        return UV_E2BIG;
+    int count = 0;
     char mark = *d->p == '}' ? *d->p++ : ',';
     while (mark == ',') {
         decode_string(d);
+        if (count++ == 0) {
+            size = size_of(d);
+            is_made = make_known(L, base, *size);
+        }
         next_mark(d); /* ':' */
         int status = decode_value(d);
         if (status != 0)
@@ -207,15 +254,25 @@ static int decode_object(struct decoder *d) {
         mark = next_mark(d);
         if (is_made) {
             lua_rawset(L, base + 1);
-        } else if (++waiting == batch && mark == ',') {
+        } else if (count == batch && mark == ',') {
             make_object(L, base, 2 * batch);
             is_made = true;
         }
     }
     if (!is_made)
-        make_object(L, base, waiting);
-    d->depth--;
+        make_object(L, base, count);
+    if (size)
+        *size = (uint8_t)(count <= BATCH ? count : 0);
     return 0;
+}
+
+static int decode_object(struct decoder *d) {
+    int base = lua_gettop(d->L), batch;
+    if (!open_table(d, &batch))
+        return UV_E2BIG;
+    int status = decode_members(d, base, batch);
+    d->depth--;
+    return status;
 }
 
 /* Turns the values above base into a list at base + 1. */
