@@ -93,7 +93,7 @@ describe("a client nobody holds any more", function()
     local back = assert(core.client({ transport = "local", name = "service", key = "relay" }, function() end))
     local front, relayed, closed, got
     front = assert(core.server({ transport = "local", name = "front" }, {
-      on_message = function(req, pattern, data) relayed = front:forward(req, back, pattern, data, 0) end,
+      on_message = function(req, pattern) relayed = front:forward(req, back, pattern, front:data(), 0) end,
       on_gone = function() end, on_fault = function() end, on_close = function() closed = true end,
     }))
     local caller = perigee.client("local:front")

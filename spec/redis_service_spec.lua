@@ -79,8 +79,9 @@ describe("a service over Redis", function()
     local server = resp.listen()
     local heard, status = {}, nil
     local hosts = { { host = "127.0.0.1", port = server.port } }
-    local service = assert(core.server({ transport = "redis", hosts = hosts }, {
-      on_message = function(_, _, data, _, index, channel) heard[#heard + 1] = { data, index, channel } end,
+    local service
+    service = assert(core.server({ transport = "redis", hosts = hosts }, {
+      on_message = function(_, _, _, _, index, channel) heard[#heard + 1] = { service:data(), index, channel } end,
       on_gone = function() end,
       on_close = function() status = "closed" end,
       on_fault = function() end,

@@ -16,6 +16,7 @@ struct server {
     struct pge_server *server; /* owned; NULL once closed */
     int refs[EVENTS];          /* registry */
     struct pge_peer *peer;     /* of the message being delivered, for server:peer() */
+    struct pge_span data;      /* of that message too, for server:data() and server:value() */
 };
 
 static struct server *check(lua_State *L) {
@@ -56,7 +57,7 @@ static int deliver_message(lua_State *L, void *arg) {
     else
         lua_pushnil(L);
     pge_push_span(L, m->pattern);
-    pge_push_span(L, m->data);
+    lua_pushboolean(L, m->data.p != NULL);
     pge_push_span(L, m->metadata);
     lua_call(L, 4 + push_origin(L, m), 0);
     return 0;
@@ -68,8 +69,10 @@ static void on_message(struct pge_server *server, const struct pge_inbound_messa
     if (m->request)
         d.handle = pge_request_handle(m->request);
     s->peer = m->peer;
+    s->data = m->data;
     bool has_failed = !pge_bind_call(s->box.bind, deliver_message, &d);
     s->peer = NULL;
+    s->data = (struct pge_span){0};
     /* What raised was not the script, whose faults are caught: the state has no memory to take it.
      */
     struct pge_request *request =
@@ -372,6 +375,24 @@ static int server_peer(lua_State *L) {
     return 1;
 }
 
+/* data(): the JSON text of the message being delivered. */
+static int server_data(lua_State *L) {
+    pge_push_span(L, check(L)->data);
+    return 1;
+}
+
+/* value(): the same decoded, or nil and why not. It has been validated as part of its packet. */
+static int server_value(lua_State *L) {
+    struct pge_span data = check(L)->data;
+    if (!data.p)
+        return 0;
+    if (pge_lua_json_decode(L, data.p, data.n) == 0)
+        return 1;
+    lua_pushnil(L);
+    lua_pushliteral(L, "JSON nested deeper than 512 levels");
+    return 2;
+}
+
 static int server_address(lua_State *L) {
     struct server *s = check(L);
     char text[160] = "closed";
@@ -408,6 +429,8 @@ static const luaL_Reg methods[] = {
     {"no_handler", server_no_handler},
     {"forward", server_forward},
     {"peer", server_peer},
+    {"data", server_data},
+    {"value", server_value},
     {"address", server_address},
     {"hold", server_hold},
     {"subscribe", server_subscribe},

@@ -219,7 +219,7 @@ core.SLOTS = 0 ---@type integer
 ---@field max_connections integer
 
 ---@class perigee.core.server_events
----@field on_message fun(req: integer?, pattern: string?, data: string?, metadata: string?) req nil: an event. pattern, data, metadata: JSON texts, nil when absent
+---@field on_message fun(req: integer?, pattern: string?, has_data: boolean, metadata: string?) req nil: an event. pattern, metadata: JSON texts, nil when absent; the data is what server:data() and server:value() give meanwhile
 ---@field on_gone fun(req: integer) the peer left before the answer was complete
 ---@field on_close fun() after close or drain: everything is closed
 ---@field on_fault fun(message: string, peer: string) a peer was cut for breaking the protocol
@@ -268,6 +268,14 @@ function server:subscribe(list, only_check) end
 ---The word about an event whose broker wants one: handled, or not.
 ---@param ok boolean
 function server:settle(req, ok) end
+
+---Inside on_message: the JSON text of the message's data, nil when absent; and its value, or nil and why it cannot be
+---decoded.
+---@return string?
+function server:data() end
+---@return any
+---@return string? message
+function server:value() end
 
 ---@param req integer? nil: of the message being delivered, inside on_message
 ---@return string address

@@ -16,6 +16,7 @@ local MAX_CACHED = 4096
 ---@field where string
 ---@field owners table<perigee.Generation, true> whose it is: an event may have several
 ---@field fn? fun(data: any, ctx: table): any with its middleware
+---@field bare? boolean it does not look at its second parameter
 ---@field all? { fn: function, owner: perigee.Generation }[] of an event, in order of registration
 ---@field client? any of a forward: a client or a handle
 ---@field to? string of a forward: JSON of the other pattern
@@ -50,6 +51,7 @@ local function add_message(self, declared, owner)
   self.by_route[key] = {
     kind = "message", where = declared.where, shown = patterns.show(declared.pattern), owners = { [owner] = true },
     fn = entry.compose(owner.app.middleware, declared.handler), settings = self:settings_of(declared),
+    bare = not entry.takes_context(owner.app.middleware, declared.handler),
   }
 end
 

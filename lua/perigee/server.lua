@@ -130,19 +130,15 @@ local function function_of(handler)
   return function(data, ctx) return run_all(data, ctx, handler.all) end
 end
 
-local function context_of(self, req, pattern, data, metadata, channel, headers)
+-- While the message is being delivered: its data stands in the core until then.
+local function context_of(self, req, pattern, metadata, channel, headers)
   local ctx = context.new({
     transport = self.transport, server = self.core, req = req, cancelled = false,
-    pattern_json = pattern, data_json = data, metadata_json = metadata,
+    pattern_json = pattern, data_json = self.core:data(), metadata_json = metadata,
   })
   if channel then ctx.pattern = channel end
   if headers then ctx.headers = headers end
   return ctx
-end
-
-local function decode(data)
-  if data == nil then return nil end
-  return core.json_decode(data)
 end
 
 --- The handler has ended.
@@ -151,15 +147,16 @@ function Call:ended(ok, result)
   self.work = entry.observe(self, result)
 end
 
-function Server:request(handler, req, pattern, data, metadata, channel, headers)
-  local ctx = context_of(self, req, pattern, data, metadata, channel, headers)
+function Server:request(handler, req, pattern, has_data, metadata, channel, headers)
+  local ctx = not handler.bare and context_of(self, req, pattern, metadata, channel, headers)
   local call = setmetatable({
     server = self, req = req, handler = handler, ctx = ctx, closed = false, work = false,
   }, Call)
-  local value, message = decode(data)
+  local value, message
+  if has_data then value, message = self.core:value() end
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
   self.running[req % SLOTS] = call
-  local task = scheduler.start(call, function_of(handler), value, ctx)
+  local task = scheduler.start(call, handler.fn or function_of(handler), value, ctx)
   if not call.closed and not call.work then call.work = task end
 end
 
@@ -167,7 +164,7 @@ end
 function Server:gone(req)
   local call = self.running[req % SLOTS]
   if not call or call.req ~= req then return end
-  call.ctx.cancelled = true
+  if call.ctx then call.ctx.cancelled = true end
   self.running[req % SLOTS] = nil
   local work = call.work
   if work == call then return call:cancel() end
@@ -202,13 +199,14 @@ local function settler(self, req, count)
   end
 end
 
-function Server:event(handler, req, pattern, data, metadata, channel, headers)
-  local ctx = context_of(self, nil, pattern, data, metadata, channel, headers)
+function Server:event(handler, req, pattern, has_data, metadata, channel, headers)
+  local ctx = context_of(self, nil, pattern, metadata, channel, headers)
   ctx.is_event = true
   if req then ctx.owed = req end
   ctx.peer = self.core:peer() -- it may leave before the handler asks
   local all = handler.all or { { fn = handler.fn, owner = next(handler.owners) } }
-  local value, message = decode(data)
+  local value, message
+  if has_data then value, message = self.core:value() end
   if message then
     log.error("event %s: %s", handler.shown, message)
     if req then self.core:settle(req, false) end
@@ -232,12 +230,13 @@ end
 
 -- Untouched, and without Lua where the client's wire is the core's own. An event whose broker wants a word goes the
 -- long way, which knows when it has been handed on.
-function Server:forward(handler, req, pattern, data, metadata, channel, headers, is_event)
+function Server:forward(handler, req, pattern, has_data, metadata, channel, headers, is_event)
   local to, timeout = registry.direct(handler.client)
   if not to or is_event then
-    if req and not is_event then return self:request(handler, req, pattern, data, metadata, channel, headers) end
-    return self:event(handler, req, pattern, data, metadata, channel, headers)
+    if req and not is_event then return self:request(handler, req, pattern, has_data, metadata, channel, headers) end
+    return self:event(handler, req, pattern, has_data, metadata, channel, headers)
   end
+  local data = self.core:data()
   local other, flat = handler.to or pattern, headers and headers_of.flatten(headers)
   if req then return self.core:forward(req, to, other, data or "null", timeout, metadata, flat) end
   local ok, code, message = to:emit(other, slice(data or "null"), handler.shown, event_sent, slice(metadata), nil, flat,
@@ -245,30 +244,26 @@ function Server:forward(handler, req, pattern, data, metadata, channel, headers,
   if not ok then event_sent(handler.shown, FAIL, code, message) end
 end
 
-local function run(self, handler, req, pattern, data, metadata, channel, headers, is_event)
-  if handler.direct then
-    return self:forward(handler, req, pattern, data, metadata, channel, headers, is_event)
-  end
-  if req and not is_event then return self:request(handler, req, pattern, data, metadata, channel, headers) end
-  return self:event(handler, req, pattern, data, metadata, channel, headers)
-end
-
 --- From a broker: the subscription it came by decides which handler runs.
-function Server:deliver(req, pattern, data, metadata, index, channel, headers, is_event)
+function Server:deliver(req, pattern, has_data, metadata, index, channel, headers, is_event)
   local handler = self.subscribed[index]
-  return run(self, handler, req, pattern, data, metadata, channel, headers, is_event)
+  if handler.direct then
+    return self:forward(handler, req, pattern, has_data, metadata, channel, headers, is_event)
+  end
+  if req and not is_event then return self:request(handler, req, pattern, has_data, metadata, channel, headers) end
+  return self:event(handler, req, pattern, has_data, metadata, channel, headers)
 end
 
-function Server:receive(req, pattern, data, metadata)
+function Server:receive(req, pattern, has_data, metadata)
   local handler = self.handlers:find(pattern)
   if not handler then
     if req then return self.core:no_handler(req) end
     return log.warn("There is no matching event handler defined in the remote service. Event pattern: %s",
       tostring(pattern))
   end
-  if handler.direct then return self:forward(handler, req, pattern, data, metadata) end
-  if req then return self:request(handler, req, pattern, data, metadata) end
-  return self:event(handler, nil, pattern, data, metadata)
+  if handler.direct then return self:forward(handler, req, pattern, has_data, metadata) end
+  if req then return self:request(handler, req, pattern, has_data, metadata) end
+  return self:event(handler, nil, pattern, has_data, metadata)
 end
 
 --- Life ---------------------------------------------------------------------------------------------------------
@@ -312,7 +307,8 @@ local function open(handlers, options)
   }, Server)
   local is_broker = transports.by_name[options.transport].is_broker
   local server, code, message = core.server(options.core, {
-    on_message = is_broker and function(...) return self:deliver(...) end or function(...) return self:receive(...) end,
+    on_message = is_broker and function(...) return self:deliver(...) end
+      or function(req, pattern, has_data, metadata) return self:receive(req, pattern, has_data, metadata) end,
     on_status = function(...) return on_status(self, ...) end,
     on_gone = function(req) return self:gone(req) end,
     on_close = function() return core_closed(self) end,
@@ -375,7 +371,7 @@ end
 -- Ends one call with what its peer is to be told.
 local function cut(call, err)
   local work = call.work
-  call.ctx.cancelled = true
+  if call.ctx then call.ctx.cancelled = true end
   if work == call then
     call:cancel()
     return call:fail(err)

@@ -306,8 +306,9 @@ describe("a NATS server of ill will", function()
     it("is slow to begin: what is heard by then is asked for, whatever the list was when it was dialled", function()
       local heard, status = {}, nil
       local at = { host = "127.0.0.1", port = listener.port }
-      local service = assert(core.server({ transport = "nats", hosts = { at } }, {
-        on_message = function(_, _, data, _, index, channel) heard[#heard + 1] = { data, index, channel } end,
+      local service
+      service = assert(core.server({ transport = "nats", hosts = { at } }, {
+        on_message = function(_, _, _, _, index, channel) heard[#heard + 1] = { service:data(), index, channel } end,
         on_gone = function() end,
         on_close = function() status = "closed" end,
         on_fault = function() end,
