@@ -62,11 +62,13 @@ end
 local function describe_handles()
   local names = {}
   uv.walk(function(handle)
-    if handle:is_active() and handle:has_ref() or handle:is_closing() then
+    if type(handle) ~= "userdata" then return end -- the core's, of which luv knows nothing
+    if uv.is_active(handle) and uv.has_ref(handle) or uv.is_closing(handle) then
       names[#names + 1] = tostring(handle)
     end
   end)
-  return table.concat(names, ", ")
+  local core = package.loaded["perigee.core"]
+  return ("luv's %s; the core's %s"):format(table.concat(names, ", "), core and core.handles() or "none")
 end
 
 --- Raises when anything still keeps the loop alive. Children of nest.lua do not: their handles are unreferenced.
