@@ -408,7 +408,7 @@ static struct pge_bind *bind_new(lua_State *L) {
     *slot = bind;
     bind->tag.ctx = luv;
     bind->tag.callbacks[0] = bind->tag.callbacks[1] = LUA_NOREF;
-    lua_newtable(L);
+    pge_lua_push_handles(L, bind);
     bind->tag.ref =
         luaL_ref(L, LUA_REGISTRYINDEX); /* genuine: luv frees a handle whose ref is not */
     bind->run_ref = new_ref(L, run_entry);
@@ -476,7 +476,6 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "SLOTS");
     pge_lua_json(L);
     pge_lua_digest(L);
-    pge_lua_handles(L, bind);
     pge_lua_timer(L, bind);
     pge_lua_client(L, bind);
     pge_lua_server(L, bind);

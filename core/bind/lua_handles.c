@@ -1,4 +1,5 @@
-/* lua_handles.c - core.handles: what of ours is open on the loop. luv cannot tell them apart. */
+/* lua_handles.c - how our handles show themselves to who walks the loop: luv knows one thing of
+ * ours for all of them, the table here, and tostring of that names what is open. */
 #include <stdio.h>
 
 #include "bind/bind.h"
@@ -33,15 +34,18 @@ static void note(uv_handle_t *handle, void *arg) {
         say(names, uv_has_ref(handle) ? "%s%s" : "%s%s (not held)", type, 0);
 }
 
-static int core_handles(lua_State *L) {
+static int handles_tostring(lua_State *L) {
     struct names names = {.bind = lua_touserdata(L, lua_upvalueindex(1))};
     uv_walk(names.bind->loop.uv, note, &names);
-    lua_pushlstring(L, names.text, names.n);
+    lua_pushfstring(L, "perigee: %s", names.n ? names.text : "nothing");
     return 1;
 }
 
-void pge_lua_handles(lua_State *L, struct pge_bind *bind) {
+void pge_lua_push_handles(lua_State *L, struct pge_bind *bind) {
+    lua_newtable(L);
+    lua_newtable(L);
     lua_pushlightuserdata(L, bind);
-    lua_pushcclosure(L, core_handles, 1);
-    lua_setfield(L, -2, "handles");
+    lua_pushcclosure(L, handles_tostring, 1);
+    lua_setfield(L, -2, "__tostring");
+    lua_setmetatable(L, -2);
 }

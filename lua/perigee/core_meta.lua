@@ -51,10 +51,6 @@ function core.loading(is_loading) end
 ---@return boolean open whether anything of ours is still open
 function core.turn() end
 
----For people: what of ours is open on the loop, as "timer (200 ms), tcp (closing)".
----@return string names
-function core.handles() end
-
 -- JSON ----------------------------------------------------------------------
 
 core.null = nil ---@type lightuserdata cjson.null

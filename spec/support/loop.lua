@@ -60,15 +60,15 @@ function loop.close(handle)
 end
 
 local function describe_handles()
-  local names = {}
+  local open = {}
   uv.walk(function(handle)
-    if type(handle) ~= "userdata" then return end -- the core's, of which luv knows nothing
-    if uv.is_active(handle) and uv.has_ref(handle) or uv.is_closing(handle) then
-      names[#names + 1] = tostring(handle)
-    end
+    -- The core's handles are one table, which names them itself.
+    local keeps = type(handle) == "table" or uv.is_active(handle) and uv.has_ref(handle) or uv.is_closing(handle)
+    if keeps then open[handle] = true end
   end)
-  local core = package.loaded["perigee.core"]
-  return ("luv's %s; the core's %s"):format(table.concat(names, ", "), core and core.handles() or "none")
+  local names = {}
+  for handle in pairs(open) do names[#names + 1] = tostring(handle) end -- which may walk, too
+  return table.concat(names, ", ")
 end
 
 --- Raises when anything still keeps the loop alive. Children of nest.lua do not: their handles are unreferenced.
