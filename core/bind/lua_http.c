@@ -105,7 +105,7 @@ static int deliver_request(lua_State *L, void *arg) {
     pge_push_span(L, m->method);
     pge_push_span(L, m->path);
     pge_push_span(L, m->query);
-    pge_push_span(L, m->body.n ? m->body : (struct pge_span){0});
+    lua_pushboolean(L, m->body.n > 0);
     lua_call(L, 5, 0);
     return 0;
 }
@@ -426,6 +426,7 @@ static int http_close(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"headers", pge_lua_http_headers},
+    {"body", pge_lua_http_body},
     {"peer", pge_lua_http_peer},
     {"reply", pge_lua_http_reply},
     {"reply_json", pge_lua_http_reply_json},

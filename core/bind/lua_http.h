@@ -57,6 +57,7 @@ const struct pge_http_header *pge_lua_http_stamp(struct pge_lua_http_slot *slot)
 /* ---- lua_http_reply.c: methods of one request ---- */
 
 int pge_lua_http_headers(lua_State *L);
+int pge_lua_http_body(lua_State *L);
 int pge_lua_http_peer(lua_State *L);
 int pge_lua_http_reply(lua_State *L);
 int pge_lua_http_reply_json(lua_State *L);

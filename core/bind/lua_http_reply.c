@@ -38,6 +38,16 @@ int pge_lua_http_headers(lua_State *L) {
     return 1;
 }
 
+/* body(req): the bytes, or nil when there are none. */
+int pge_lua_http_body(lua_State *L) {
+    struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, pge_lua_http_check(L));
+    if (!slot)
+        return 2;
+    const struct pge_span body = pge_http_request_message(slot->forward.req)->body;
+    pge_push_span(L, body.n ? body : (struct pge_span){0});
+    return 1;
+}
+
 int pge_lua_http_peer(lua_State *L) {
     struct pge_lua_http_slot *slot = pge_lua_http_slot_check(L, pge_lua_http_check(L));
     if (!slot)

@@ -288,7 +288,7 @@ function server:close() end
 -- HTTP ----------------------------------------------------------------------
 
 ---@class perigee.core.http_events
----@field on_request fun(req: integer, method: string, path: string, query: string?, body: string?)
+---@field on_request fun(req: integer, method: string, path: string, query: string?, has_body: boolean)
 ---@field on_abort fun(req: integer) the peer left before the answer
 ---@field on_close fun()
 
@@ -305,6 +305,8 @@ local http = {}
 
 ---@return table<string, string>? lower-case name to value; repeated ones joined by ", " (cookie by "; "); nil once answered
 function http:headers(req) end
+---@return string? the bytes of the body; nil: there are none, or the request is answered or forwarded
+function http:body(req) end
 ---@return string address of the peer
 function http:peer(req) end
 ---A header with a number for the replies to all requests to come, or only for that of req. 0: none.

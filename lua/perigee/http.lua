@@ -204,7 +204,7 @@ local function forward(self, number, route)
   return true
 end
 
-function Http:receive(number, method, path, query, body)
+function Http:receive(number, method, path, query, has_body)
   local route, params, allow = self.router:find(method, path)
   if not route then
     return self.core:problem(number, params, nil, nil, allow and { "allow", allow })
@@ -213,7 +213,7 @@ function Http:receive(number, method, path, query, body)
   if route.handler.to and forward(self, number, route) then return end
   return self:run(route, request.new({
     http = self.core, number = number, method = method, path = path, params = params,
-    query_text = query, body_text = body,
+    query_text = query, body_text = has_body and self.core:body(number) or nil,
   }))
 end
 
@@ -242,8 +242,8 @@ end
 local function open(router, options)
   local self = setmetatable({ router = router, running = {}, closed = promise.pending() }, Http)
   local server, code, message = core.http(options.core, {
-    on_request = function(number, method, path, query, body)
-      return self:receive(number, method, path, query, body)
+    on_request = function(number, method, path, query, has_body)
+      return self:receive(number, method, path, query, has_body)
     end,
     on_abort = function(number) return self:aborted(number) end,
     on_close = function() return promise.resolve(self.closed, nil) end,
