@@ -408,7 +408,7 @@ static struct pge_bind *bind_new(lua_State *L) {
     *slot = bind;
     bind->tag.ctx = luv;
     bind->tag.callbacks[0] = bind->tag.callbacks[1] = LUA_NOREF;
-    lua_newtable(L);
+    pge_lua_push_handles(L, bind);
     bind->tag.ref =
         luaL_ref(L, LUA_REGISTRYINDEX); /* genuine: luv frees a handle whose ref is not */
     bind->run_ref = new_ref(L, run_entry);

@@ -123,6 +123,8 @@ void pge_lua_free_wishes(struct pge_lua_wishes *wishes);
 
 /* Each adds its part to the module table on top of the stack. */
 void pge_lua_digest(lua_State *L);
+/* Pushes what luv finds in our handles: tostring of it names those that are open. */
+void pge_lua_push_handles(lua_State *L, struct pge_bind *bind);
 void pge_lua_timer(lua_State *L, struct pge_bind *bind);
 void pge_lua_client(lua_State *L, struct pge_bind *bind);
 void pge_lua_server(lua_State *L, struct pge_bind *bind);

@@ -92,10 +92,10 @@ describe("perigee as a NATS service", function()
     end)
   end)
   after_each(function()
-    client:run("close")
-    for _, app in ipairs(apps) do app:stop():await() end
+    for _, app in ipairs(apps) do app:stop():await() end -- ours first: Nest's may fail to
     for _, raw in ipairs(raws) do raw:close() end
     log.set_sink(nil)
+    client:run("close")
     loop.finish()
   end)
 

@@ -60,12 +60,14 @@ function loop.close(handle)
 end
 
 local function describe_handles()
-  local names = {}
+  local open = {}
   uv.walk(function(handle)
-    if handle:is_active() and handle:has_ref() or handle:is_closing() then
-      names[#names + 1] = tostring(handle)
-    end
+    -- The core's handles are one table, which names them itself.
+    local keeps = type(handle) == "table" or uv.is_active(handle) and uv.has_ref(handle) or uv.is_closing(handle)
+    if keeps then open[handle] = true end
   end)
+  local names = {}
+  for handle in pairs(open) do names[#names + 1] = tostring(handle) end -- which may walk, too
   return table.concat(names, ", ")
 end
 

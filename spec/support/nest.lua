@@ -5,7 +5,7 @@ local loop = require("spec.support.loop")
 local process = require("spec.support.process")
 
 local PEERS = "build/peers"
-local START_MS = 20000 -- a cold node on a busy machine
+local SLOW_MS = 20000 -- a cold node on a busy machine: it still loads while its first operations run
 
 local installed = false
 
@@ -32,7 +32,7 @@ local nest = {}
 
 local function start_server(script, options)
   local child = start(script, options)
-  local _, port = child:line("^ready (%d+)", START_MS)
+  local _, port = child:line("^ready (%d+)", SLOW_MS)
   return { port = tonumber(port), process = child, stop = function() child:stop() end }
 end
 
@@ -60,7 +60,7 @@ end
 ---@return any
 function nest.output(script, options)
   local child = start(script, options)
-  local line = child:line(nil, START_MS)
+  local line = child:line(nil, SLOW_MS)
   child:wait()
   return cjson.decode(line)
 end
@@ -76,7 +76,7 @@ Client.__index = Client
 ---@return spec.NestClient
 function nest.client(options)
   local child = start("client.js", options)
-  child:line("^ready", START_MS)
+  child:line("^ready", SLOW_MS)
   return setmetatable({ process = child, last_id = 0, outcomes = {}, values = {} }, Client)
 end
 
@@ -126,7 +126,7 @@ function Client:outcome(id, ms)
   local told = loop.wait_until(function()
     take_lines(self)
     return self.outcomes[id]
-  end, ms, function() return ("outcome %d of %s"):format(id, self.process:describe()) end)
+  end, ms or SLOW_MS, function() return ("outcome %d of %s"):format(id, self.process:describe()) end)
   return told.values, told.error
 end
 
