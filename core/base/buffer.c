@@ -27,8 +27,8 @@ int pge_buf_grow(struct pge_buf *b, size_t n) {
     if (n > SIZE_MAX / 4 - b->end)
         return UV_ENOMEM;
     size_t cap = b->cap ? b->cap * 2 : 512;
-    while (cap - b->end < n)
-        cap *= 2;
+    if (cap - b->end < n)
+        cap = b->end + n + n / 16; /* so much is known to come, and a little after it */
     char *data = pge_realloc(b->data, cap);
     if (!data)
         return UV_ENOMEM;

@@ -58,6 +58,14 @@ static inline int pge_buf_append(struct pge_buf *b, const void *bytes, size_t n)
 /* Appends a string literal. */
 #define PGE_BUF_LIT(b, literal) pge_buf_append((b), "" literal, sizeof(literal) - 1)
 
+/* The same when bytes already stand where they would be appended: read there, say. */
+static inline int pge_buf_keep(struct pge_buf *b, const char *bytes, size_t n) {
+    if (!b->data || bytes != b->data + b->end)
+        return pge_buf_append(b, bytes, n);
+    b->end += n;
+    return 0;
+}
+
 /* Drops n bytes (at most pge_buf_len) from the front. */
 static inline void pge_buf_consume(struct pge_buf *b, size_t n) {
     b->start += n;

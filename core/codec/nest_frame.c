@@ -13,6 +13,9 @@
 
 #include "codec/utf8.h"
 
+/* A frame gets room for so many times what has come of it, whatever length it declares. */
+#define ROOM_FACTOR 16
+
 /* Memory an idle codec may hold on to. */
 #define KEEP_BYTES 4096
 
@@ -159,7 +162,7 @@ static int read_tail(struct pge_nest_frame *f) {
     while (f->tail > 0) {
         if (f->in_len == 0)
             return need_more(f);
-        if (pge_buf_append(&f->payload, f->in, 1) != 0)
+        if (pge_buf_keep(&f->payload, f->in, 1) != 0)
             return fail_memory(f);
         take(f, 1);
         f->tail++;
@@ -178,12 +181,22 @@ static int read_tail(struct pge_nest_frame *f) {
     return 1;
 }
 
+struct pge_room pge_nest_frame_room(struct pge_nest_frame *f) {
+    size_t most = pge_buf_len(&f->payload) * ROOM_FACTOR;
+    /* A unit is a byte at least, but for the two of a character of which three have come. */
+    size_t missing = f->length - f->units - (f->tail ? 1 : 0);
+    size_t n = missing < most ? missing : most;
+    if (!f->has_length || pge_buf_reserve(&f->payload, n) != 0)
+        n = 0; /* without memory for it, it is told when the bytes come */
+    return (struct pge_room){f->payload.data + f->payload.end, n};
+}
+
 /* Copies the rest of the read, which ends inside the frame; `walk` says what of it is whole. */
 static int keep_rest(struct pge_nest_frame *f, const struct pge_utf8_walk *walk) {
     size_t tail = f->in_len - walk->bytes;
     if (tail > 0 && pge_utf8_char(f->in + walk->bytes, f->in + f->in_len) > 0)
         return fail_cut(f);
-    if (pge_buf_append(&f->payload, f->in, f->in_len) != 0)
+    if (pge_buf_keep(&f->payload, f->in, f->in_len) != 0)
         return fail_memory(f);
     f->units += walk->units;
     f->tail = (unsigned)tail;
@@ -205,7 +218,7 @@ static int read_payload(struct pge_nest_frame *f, struct pge_span *payload) {
     if (pge_buf_len(&f->payload) == 0) {
         *payload = (struct pge_span){f->in, walk.bytes};
     } else {
-        if (pge_buf_append(&f->payload, f->in, walk.bytes) != 0)
+        if (pge_buf_keep(&f->payload, f->in, walk.bytes) != 0)
             return fail_memory(f);
         *payload = (struct pge_span){pge_buf_head(&f->payload), pge_buf_len(&f->payload)};
         f->is_delivered = true;
@@ -240,12 +253,37 @@ size_t pge_nest_frame_partial(const struct pge_nest_frame *f) {
 
 /* Writing */
 
-/* Lengths of 100 to 999 are the common case and need no move. */
+/* Lengths of 100 to 999 are the common case and need no move. For longer ones, what stands before
+ * the payload moves up, into room left at the front, unless the payload is the shorter of the two.
+ */
 #define GAP 4
+#define FRONT 16
 
 int pge_nest_frame_begin(struct pge_buf *out, size_t *mark) {
     *mark = pge_buf_len(out);
+    if (*mark == 0) {
+        pge_buf_clear(out);
+        if (pge_buf_reserve(out, FRONT + GAP) != 0)
+            return UV_ENOMEM;
+        out->start = out->end = FRONT;
+    }
     return pge_buf_append(out, "000#", GAP);
+}
+
+/* Makes a gap of `width` bytes before the payload's n. 0 or UV_ENOMEM. */
+static int fit_gap(struct pge_buf *out, size_t mark, size_t n, size_t width) {
+    if (width > GAP && mark < n && out->start >= width - GAP) {
+        char *head = pge_buf_head(out);
+        memmove(head - (width - GAP), head, mark);
+        out->start -= width - GAP;
+        return 0;
+    }
+    if (width > GAP && pge_buf_reserve(out, width - GAP) != 0)
+        return UV_ENOMEM;
+    char *frame = pge_buf_head(out) + mark;
+    memmove(frame + width, frame + GAP, n);
+    out->end = out->start + mark + width + n;
+    return 0;
 }
 
 int pge_nest_frame_end(struct pge_buf *out, size_t mark, size_t units) {
@@ -259,14 +297,9 @@ int pge_nest_frame_end(struct pge_buf *out, size_t mark, size_t units) {
         *--text = (char)('0' + units % 10);
     while (units /= 10);
     size_t width = (size_t)(digits + sizeof(digits) - text);
-    if (width != GAP) {
-        if (width > GAP && pge_buf_reserve(out, width - GAP) != 0) {
-            out->end = out->start + mark;
-            return UV_ENOMEM;
-        }
-        char *frame = pge_buf_head(out) + mark;
-        memmove(frame + width, frame + GAP, n);
-        out->end = out->start + mark + width + n;
+    if (width != GAP && fit_gap(out, mark, n, width) != 0) {
+        out->end = out->start + mark;
+        return UV_ENOMEM;
     }
     memcpy(pge_buf_head(out) + mark, text, width);
     return 0;

@@ -54,6 +54,14 @@ int pge_nest_frame_feed(struct pge_nest_frame *f, const char *data, size_t len);
  */
 int pge_nest_frame_next(struct pge_nest_frame *f, struct pge_span *payload);
 
+/* After next() returned 0: where the rest of an unfinished frame is best read to; what is fed from
+ * there is not copied. n 0: nowhere. At most sixteen times what has come of it. */
+struct pge_room {
+    char *p;
+    size_t n;
+};
+struct pge_room pge_nest_frame_room(struct pge_nest_frame *f);
+
 /* Copies what was fed but not read, so that parsing can pause (TCP-14). 0 or UV_ENOMEM. */
 int pge_nest_frame_park(struct pge_nest_frame *f);
 

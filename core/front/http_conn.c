@@ -92,6 +92,7 @@ static void end(struct pge_http_conn *c) {
     if (c->is_ending || c->is_closing)
         return;
     c->is_ending = true;
+    c->conn->sink.len = 0;
     pge_buf_deinit(&c->next);
     wait_for(c, PGE_HTTP_WAIT_FAREWELL, FAREWELL_MS);
     say_farewell(c);
@@ -294,6 +295,8 @@ static void settle(struct pge_http_conn *c) {
         c->idle_since_ms = pge_loop_now(c->server->loop);
         wait_for(c, PGE_HTTP_WAIT_REQUEST, idle < TRIM_MS ? idle : TRIM_MS);
     }
+    if (is_free)
+        c->conn->sink = pge_http_parse_room(&c->req.parse);
     if (is_stuffed(c) || pge_buf_len(&c->next) > NEXT_BYTES)
         pge_conn_read_stop(c->conn);
     else if (!c->is_eof && pge_conn_read_start(c->conn) < 0)

@@ -50,8 +50,11 @@ struct pge_http_parse {
 
 void pge_http_parse_init(struct pge_http_parse *parse, const struct pge_http_limits *limits);
 void pge_http_parse_deinit(struct pge_http_parse *parse);
-/* 0 or UV_ENOMEM. Not while a message is in use: its spans would move. */
+/* 0 or UV_ENOMEM. Not while a message is in use: its spans would move. What was read into the room
+ * is not copied. */
 int pge_http_parse_append(struct pge_http_parse *parse, const char *data, size_t n);
+/* Where the rest of a body of known length is best read to, as pge_conn.sink; len 0: nowhere. */
+uv_buf_t pge_http_parse_room(struct pge_http_parse *parse);
 /* Takes what it can; the same bytes give the same result however they were cut. */
 enum pge_http_phase pge_http_parse_run(struct pge_http_parse *parse);
 /* Drops the request that was ready; what follows it stays. */

@@ -9,6 +9,9 @@
 #include "base/alloc.h"
 #include "front/http_internal.h"
 
+/* A body gets room for so many times what has come of the request, whatever length it declares. */
+enum { ROOM_FACTOR = 16, MAX_READ = 1 << 30 };
+
 static struct pge_http_parse *of(llhttp_t *llhttp) {
     return container_of(llhttp, struct pge_http_parse, llhttp);
 }
@@ -64,7 +67,15 @@ void pge_http_parse_deinit(struct pge_http_parse *p) {
 }
 
 int pge_http_parse_append(struct pge_http_parse *p, const char *data, size_t n) {
-    return pge_buf_append(&p->in, data, n);
+    return pge_buf_keep(&p->in, data, n);
+}
+
+uv_buf_t pge_http_parse_room(struct pge_http_parse *p) {
+    size_t most = pge_buf_len(&p->in) * ROOM_FACTOR;
+    size_t n = p->left < most ? p->left : most;
+    if (p->phase != PGE_HTTP_SIZED || pge_buf_reserve(&p->in, n) < 0)
+        return uv_buf_init(NULL, 0); /* without memory for it, it is told when the bytes come */
+    return uv_buf_init(p->in.data + p->in.end, (unsigned)(n < MAX_READ ? n : MAX_READ));
 }
 
 void pge_http_parse_next(struct pge_http_parse *p) {

@@ -3,6 +3,7 @@
  *
  *   owner --pge_conn_write--> conn.out --end of turn--> stream->write --> kernel
  *   owner <--on_data-------- loop->read_buf <---------- stream <--------- kernel
+ *                            or the owner's own `sink`
  *
  * Glossary: a `conn` is one connection; a `listener` accepts them; an `endpoint` is where to dial
  * or bind. A new stream is one file with one const `struct pge_stream`.
@@ -74,6 +75,10 @@ struct pge_conn {
     bool wants_close;    /* close once out is written */
     bool is_accepted;    /* counted in loop->accepted */
     char *why;           /* owned; more words than the last error code has, NULL: none */
+    /* The owner's to set: where the next bytes may be read to (len 0: nowhere of its own). on_data
+     * then lends them from there, or from elsewhere: a stream need not look at it. It holds for
+     * one read; the owner sets len to 0 when the memory goes before that. */
+    uv_buf_t sink;
 };
 
 /* Called once when a write that stream->write left unfinished (0) ends. */

@@ -186,13 +186,14 @@ static size_t decrypt(struct tlsconn *self, char *buf, size_t size) {
 /* Hands on what has come, until the owner pauses. What lay in the read buffer is in the BIO. */
 static void pump(struct tlsconn *self) {
     struct pge_conn *conn = &self->base;
-    char *buf = conn->loop->read_buf;
     while (conn->is_reading && !conn->is_closing) {
-        size_t n = decrypt(self, buf, PGE_READ_SIZE);
+        uv_buf_t to = conn->sink.len ? conn->sink : uv_buf_init(conn->loop->read_buf, PGE_READ_SIZE);
+        size_t n = decrypt(self, to.base, to.len);
         push(self);
         if (n == 0 || conn->is_closing)
             break;
-        conn->events->on_data(conn, buf, (ssize_t)n);
+        conn->sink.len = 0;
+        conn->events->on_data(conn, to.base, (ssize_t)n);
     }
     if (self->ended && conn->is_reading && !conn->is_closing)
         pge_conn_ended(conn, self->ended);

@@ -14,14 +14,15 @@ static struct pge_uvconn *of_stream(uv_stream_t *stream) {
 /* The read buffer is the loop's: on_data only lends it, so one serves all connections. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     (void)suggested;
-    struct pge_uvconn *self = container_of(handle, struct pge_uvconn, uv.handle);
-    *buf = uv_buf_init(self->base.loop->read_buf, PGE_READ_SIZE);
+    struct pge_conn *conn = &container_of(handle, struct pge_uvconn, uv.handle)->base;
+    *buf = conn->sink.len ? conn->sink : uv_buf_init(conn->loop->read_buf, PGE_READ_SIZE);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     struct pge_conn *conn = &of_stream(stream)->base;
     if (n == 0 || conn->is_closing)
         return;
+    conn->sink.len = 0;
     if (n < 0)
         pge_conn_ended(conn, (int)n);
     else

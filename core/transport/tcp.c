@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <uv.h>
 
+/* What a length of uv_buf_t holds everywhere, and more than a kernel gives at once. */
+enum { MAX_READ = 1 << 30 };
+
 int pge_tcp_finish_frame(struct pge_conn *conn, size_t len, size_t mark, int status,
                          size_t max_bytes) {
     struct pge_buf *out = &conn->out;
@@ -20,6 +23,11 @@ int pge_tcp_finish_frame(struct pge_conn *conn, size_t len, size_t mark, int sta
         return pge_conn_dirty(conn);
     out->end = out->start + len;
     return status;
+}
+
+void pge_tcp_aim(struct pge_conn *conn, struct pge_nest_frame *frame) {
+    struct pge_room room = pge_nest_frame_room(frame);
+    conn->sink = uv_buf_init(room.p, (unsigned)(room.n < MAX_READ ? room.n : MAX_READ));
 }
 
 void pge_tcp_watch_partial(struct pge_loop *loop, const struct pge_nest_frame *frame,

@@ -38,6 +38,8 @@ struct pge_tcp_input {
  */
 int pge_tcp_finish_frame(struct pge_conn *conn, size_t len, size_t mark, int status,
                          size_t max_bytes);
+/* After all that came was read: the rest of a frame goes where the codec keeps it. */
+void pge_tcp_aim(struct pge_conn *conn, struct pge_nest_frame *frame);
 /* Restarts the clock of silence when a read left part of a frame, as Nest does. */
 void pge_tcp_watch_partial(struct pge_loop *loop, const struct pge_nest_frame *frame,
                            struct pge_timer *timer, uint64_t limit_ms);

@@ -42,11 +42,13 @@ static void link_input(void *arg) {
             return;
         }
     }
-    if (status < 0)
+    if (status < 0) {
         link_bad_frame(self, status, self->frame.error);
-    else
-        pge_tcp_watch_partial(link_loop(self), &self->frame, &self->timer,
-                              self->base.pool->options.incomplete_ms);
+        return;
+    }
+    pge_tcp_aim(self->conn, &self->frame);
+    pge_tcp_watch_partial(link_loop(self), &self->frame, &self->timer,
+                          self->base.pool->options.incomplete_ms);
 }
 
 static void link_on_data(struct pge_conn *conn, const char *data, ssize_t n) {

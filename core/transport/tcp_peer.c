@@ -40,6 +40,8 @@ static void peer_parse(struct pge_tcp_peer *self) {
         pge_peer_lost(&self->base, PGE_OVERLOADED, "out of memory");
         return;
     }
+    if (!self->base.is_paused)
+        pge_tcp_aim(self->conn, &self->frame);
     pge_tcp_watch_partial(peer_loop(self), &self->frame, &self->timer,
                           self->base.is_paused ? 0 : server->options.incomplete_ms);
 }

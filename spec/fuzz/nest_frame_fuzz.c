@@ -42,6 +42,14 @@ static int drain(struct pge_nest_frame *f, struct pge_buf *log, int is_pausing) 
     return status;
 }
 
+/* What a stream would have read into the room the codec offers. */
+static int feed_room(struct pge_nest_frame *f, struct pge_room room, const char *data, size_t n,
+                     struct pge_buf *log) {
+    memcpy(room.p, data, n);
+    must(pge_nest_frame_feed(f, room.p, n) == 0);
+    return drain(f, log, 0);
+}
+
 static int feed(struct pge_nest_frame *f, const char *data, size_t n, struct pge_buf *log,
                 int is_pausing) {
     char *lent = malloc(n ? n : 1);
@@ -64,7 +72,12 @@ static void run(const char *data, size_t n, size_t max_units, uint32_t seed, int
     while (at < n && status >= 0) {
         size_t len = seed ? 1 + (seed >> 8) % 11 : n;
         len = len > n - at ? n - at : len;
-        status = feed(&f, data + at, len, log, is_pausing);
+        struct pge_room room = {0};
+        if (!is_pausing && seed)
+            room = pge_nest_frame_room(&f);
+        len = room.n && len > room.n ? room.n : len;
+        status = room.n ? feed_room(&f, room, data + at, len, log)
+                        : feed(&f, data + at, len, log, is_pausing);
         at += len;
         seed = seed ? seed * 1664525u + 1013904223u : 0;
     }

@@ -54,7 +54,11 @@ static inline void write_out(const struct pge_http_parse *p, struct outcome *o) 
             p->expects_continue ? "continue " : "");
 }
 
+/* Reads of one byte go into the room there is, as a stream's would. */
 static inline void feed(struct pge_http_parse *p, const char *bytes, size_t n) {
+    uv_buf_t room = n == 1 ? pge_http_parse_room(p) : (uv_buf_t){0};
+    if (room.len)
+        bytes = memcpy(room.base, bytes, n);
     assert_int_equal(pge_http_parse_append(p, bytes, n), 0);
     if (p->phase != PGE_HTTP_READY && p->phase != PGE_HTTP_REFUSED)
         pge_http_parse_run(p);

@@ -100,6 +100,31 @@ static struct pge_buf run_parked(const char *bytes, size_t n, size_t step) {
     return log;
 }
 
+/* Reads up to step bytes into the room there is, as a stream would; else lends them. */
+static struct pge_buf run_roomy(const char *bytes, size_t n, size_t step) {
+    struct pge_nest_frame f;
+    struct pge_buf log;
+    size_t at = 0;
+    int status = 0;
+    start_log(&log);
+    pge_nest_frame_init(&f, MAX_UNITS);
+    while (status == 0 && at < n) {
+        struct pge_room room = pge_nest_frame_room(&f);
+        size_t len = n - at < step ? n - at : step;
+        if (room.n == 0) {
+            status = feed(&f, bytes + at, len, &log);
+        } else {
+            len = len < room.n ? len : room.n;
+            memcpy(room.p, bytes + at, len);
+            assert_int_equal(pge_nest_frame_feed(&f, room.p, len), 0);
+            status = drain(&f, &log, 0);
+        }
+        at += len;
+    }
+    pge_nest_frame_deinit(&f);
+    return log;
+}
+
 static void assert_log(struct pge_buf *log, const char *expected, size_t n) {
     if (pge_buf_len(log) != n || memcmp(pge_buf_head(log), expected, n) != 0)
         fail_msg("got %.*s, expected %.*s", (int)pge_buf_len(log), pge_buf_head(log), (int)n,
@@ -120,6 +145,8 @@ static void assert_frames_n(const char *bytes, size_t n, const char *expected) {
     assert_log(&log, expected, m);
     for (size_t step = 1; step <= n; step++) {
         log = run_parked(bytes, n, step);
+        assert_log(&log, expected, m);
+        log = run_roomy(bytes, n, step);
         assert_log(&log, expected, m);
     }
 }
@@ -334,6 +361,45 @@ static void says_how_much_of_a_frame_it_holds(void **state) { /* TCP-11 */
     pge_buf_deinit(&log);
 }
 
+static void keeps_what_was_read_into_its_room_where_it_is(void **state) {
+    (void)state;
+    enum { SIZE = 100000 };
+    struct fail_alloc memory;
+    struct pge_nest_frame f;
+    struct pge_span payload;
+    char *bytes = malloc(SIZE + 7);
+    memcpy(bytes, "100000#", 7);
+    memset(bytes + 7, 'x', SIZE);
+    fail_alloc_start(&memory, (size_t)-1);
+    pge_nest_frame_init(&f, SIZE);
+    assert_int_equal(pge_nest_frame_room(&f).n, 0);
+    assert_int_equal(pge_nest_frame_feed(&f, bytes, 1007), 0);
+    assert_int_equal(pge_nest_frame_next(&f, &payload), 0);
+    assert_int_equal(pge_nest_frame_room(&f).n, 16000); /* of what has come, not of what is said */
+    assert_int_equal(pge_nest_frame_feed(&f, bytes + 1007, 9000), 0);
+    assert_int_equal(pge_nest_frame_next(&f, &payload), 0);
+    struct pge_room room = pge_nest_frame_room(&f);
+    assert_int_equal(room.n, 90000);
+    size_t asked = memory.asked;
+    memcpy(room.p, bytes + 10007, room.n);
+    assert_int_equal(pge_nest_frame_feed(&f, room.p, room.n), 0);
+    assert_int_equal(pge_nest_frame_next(&f, &payload), 1);
+    assert_ptr_equal(payload.p + 10000, room.p);
+    assert_memory_equal(payload.p, bytes + 7, SIZE);
+    assert_int_equal(memory.asked, asked);
+    assert_int_equal(pge_nest_frame_next(&f, &payload), 0);
+    assert_int_equal(pge_nest_frame_room(&f).n, 0);
+
+    memory.grants = 1; /* for a first piece, then no more */
+    assert_int_equal(pge_nest_frame_feed(&f, bytes, 1007), 0);
+    assert_int_equal(pge_nest_frame_next(&f, &payload), 0);
+    assert_int_equal(pge_nest_frame_room(&f).n, 0);
+    pge_nest_frame_deinit(&f);
+    assert_int_equal(memory.held, 0);
+    fail_alloc_stop();
+    free(bytes);
+}
+
 static void gives_back_the_memory_of_a_big_frame(void **state) {
     (void)state;
     enum { SIZE = 100000 };
@@ -465,20 +531,43 @@ static void counts_the_units_it_writes(void **state) { /* TCP-01 */
     pge_buf_deinit(&out);
 }
 
+static void moves_the_shorter_part_of_a_frame_it_ends(void **state) {
+    (void)state;
+    struct pge_buf out = {0};
+    size_t mark;
+    char text[5000];
+    memset(text, 'x', sizeof(text));
+    append_frame(&out, "ab", 2, SIZE_MAX);
+    assert_int_equal(pge_nest_frame_begin(&out, &mark), 0);
+    assert_int_equal(pge_buf_append(&out, text, 5000), 0);
+    const char *payload = pge_buf_head(&out) + mark + 4;
+    assert_int_equal(pge_nest_frame_end(&out, mark, SIZE_MAX), 0);
+    assert_int_equal(pge_buf_len(&out), 4 + 5 + 5000);
+    assert_memory_equal(pge_buf_head(&out), "2#ab5000#xxx", 12);
+    assert_ptr_equal(pge_buf_head(&out) + 9, payload);
+    append_frame(&out, text, 1000, SIZE_MAX);
+    assert_int_equal(pge_buf_len(&out), 5009 + 1005);
+    assert_memory_equal(pge_buf_head(&out), "2#ab5000#xxx", 12);
+    assert_memory_equal(pge_buf_head(&out) + 5009, "1000#xxx", 8);
+    pge_buf_deinit(&out);
+}
+
 static void takes_back_a_frame_it_cannot_end(void **state) {
     (void)state;
     struct fail_alloc memory;
     struct pge_buf out = {0};
     size_t mark;
-    char text[1018];
+    char text[8192];
     memset(text, 'x', sizeof(text));
     fail_alloc_start(&memory, 2);
-    append_frame(&out, "a", 1, SIZE_MAX);
+    append_frame(&out, text, 8000, SIZE_MAX);
+    out.start = 0; /* no room at the front, nor beyond what is written */
+    out.end = 3005;
+    out.cap = 3005 + 4 + 1200;
     assert_int_equal(pge_nest_frame_begin(&out, &mark), 0);
-    assert_int_equal(pge_buf_append(&out, text, 1017), 0); /* 3 + 4 + 1017 fill 1024 */
+    assert_int_equal(pge_buf_append(&out, text, 1200), 0); /* fills it */
     assert_int_equal(pge_nest_frame_end(&out, mark, SIZE_MAX), UV_ENOMEM);
-    assert_int_equal(pge_buf_len(&out), 3);
-    assert_memory_equal(pge_buf_head(&out), "1#a", 3);
+    assert_int_equal(pge_buf_len(&out), 3005);
     pge_buf_deinit(&out);
     assert_int_equal(pge_nest_frame_begin(&out, &mark), UV_ENOMEM);
     fail_alloc_stop();
@@ -500,6 +589,8 @@ int main(void) {
         cmocka_unit_test(stays_in_its_error),
         cmocka_unit_test(returns_whole_frames_without_a_copy),
         cmocka_unit_test(says_how_much_of_a_frame_it_holds),
+        cmocka_unit_test(keeps_what_was_read_into_its_room_where_it_is),
+        cmocka_unit_test(moves_the_shorter_part_of_a_frame_it_ends),
         cmocka_unit_test(gives_back_the_memory_of_a_big_frame),
         cmocka_unit_test(takes_linear_time_for_one_byte_reads),
         cmocka_unit_test(fails_cleanly_when_memory_runs_out),
