@@ -103,7 +103,7 @@ static void refuses_a_zero_byte(void **state) {
     assert_int_equal(pge_json_check(&s, "[\0]", 3), UV_EPROTO);
 }
 
-/* Each kind of special byte at each distance from the start of an eight byte word. */
+/* Each kind of special byte at each distance from the start of a word of eight bytes, or sixteen. */
 static void finds_special_bytes_wherever_they_stand(void **state) {
     (void)state;
     const struct {
@@ -124,8 +124,8 @@ static void finds_special_bytes_wherever_they_stand(void **state) {
                  {"\x7F", 0},
                  {"\x01", UV_EPROTO}};
     for (size_t i = 0; i < COUNT(cases); i++) {
-        for (size_t at = 0; at < 20; at++) {
-            char text[64] = "\"";
+        for (size_t at = 0; at < 40; at++) {
+            char text[80] = "\"";
             memset(text + 1, 'x', at);
             strcpy(text + 1 + at, cases[i].bytes);
             strcat(text, "yyyyyyyyyyyyyyyyyyyy\"");
