@@ -339,6 +339,26 @@ for _, way in ipairs({ "core", "middleware", "fake" }) do
       assert.are.same({ body }, heard)
     end)
 
+    -- Large ones are handed on without a copy, alone and with another request behind them.
+    it("passes large bodies on, and large answers back", function()
+      local peer = tcp.connect(tonumber(start():match(":(%d+)$")))
+      for _, size in ipairs({ 32767, 32768, 70000, 1000000 }) do
+        for _, char in ipairs({ "x", "é", "😀" }) do
+          local body = '["' .. char:rep(math.floor(size / #char)) .. '",' .. size .. "]"
+          local bytes = http.bytes("POST", "/echo", body)
+          for i = 1, 2 do
+            peer:push(i == 1 and bytes or bytes .. http.bytes("POST", "/many", "1"))
+            local response = http.read(peer)
+            assert.are.equal(200, response.status)
+            assert.is_true(response.body == body, "another body")
+            assert.is_true(table.remove(heard) == body, "the service heard another body")
+          end
+          assert.are.equal("3", http.read(peer).body)
+        end
+      end
+      peer:close()
+    end)
+
     it("sends {} when the body is empty", function()
       assert_json("{}", ask("POST", "/echo"))
     end)

@@ -7,6 +7,7 @@
 #ifndef PGE_BASE_BUFFER_H
 #define PGE_BASE_BUFFER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -64,6 +65,17 @@ static inline int pge_buf_keep(struct pge_buf *b, const char *bytes, size_t n) {
         return pge_buf_append(b, bytes, n);
     b->end += n;
     return 0;
+}
+
+/* Whether the bytes lie in the buffer. b NULL: no. */
+static inline bool pge_buf_holds(const struct pge_buf *b, struct pge_span bytes) {
+    return b && b->data && bytes.p >= b->data && bytes.p + bytes.n <= b->data + b->end;
+}
+
+/* Drops all but these bytes of it. */
+static inline void pge_buf_cut(struct pge_buf *b, struct pge_span bytes) {
+    b->start = (size_t)(bytes.p - b->data);
+    b->end = b->start + bytes.n;
 }
 
 /* Drops n bytes (at most pge_buf_len) from the front. */

@@ -13,6 +13,7 @@
 
 #include <uv.h>
 
+#include "base/buffer.h"
 #include "base/list.h"
 #include "base/wheel.h"
 
@@ -75,6 +76,9 @@ struct pge_loop {
     unsigned live;               /* connections, listeners and lookups that hold the loop */
     uint64_t rng[2];             /* for jitter and ids; seeded by the system */
     char *read_buf;              /* PGE_READ_SIZE bytes, lent to on_data, owned */
+    /* What is being handed on may lie in this buffer, which is then needed for nothing else: who
+     * sends it on may take the memory over, and leaves it empty. NULL: no. See pge_conn_give. */
+    struct pge_buf *loan;
 };
 
 /* 0, or UV_ENOMEM. adopt may be NULL (no luv in the process). */

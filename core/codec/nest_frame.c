@@ -245,6 +245,10 @@ int pge_nest_frame_next(struct pge_nest_frame *f, struct pge_span *payload) {
     return read_payload(f, payload);
 }
 
+struct pge_buf *pge_nest_frame_loan(struct pge_nest_frame *f) {
+    return f->is_delivered ? &f->payload : NULL;
+}
+
 size_t pge_nest_frame_partial(const struct pge_nest_frame *f) {
     if (f->is_delivered)
         return 0;
@@ -256,7 +260,7 @@ size_t pge_nest_frame_partial(const struct pge_nest_frame *f) {
 /* Lengths of 100 to 999 are the common case and need no move. For longer ones, what stands before
  * the payload moves up, into room left at the front, unless the payload is the shorter of the two.
  */
-#define GAP 4
+enum { GAP = PGE_NEST_FRAME_GAP };
 #define FRONT 16
 
 int pge_nest_frame_begin(struct pge_buf *out, size_t *mark) {

@@ -62,6 +62,10 @@ struct pge_room {
 };
 struct pge_room pge_nest_frame_room(struct pge_nest_frame *f);
 
+/* After next() returned 1: the buffer the payload lies in, if that holds nothing else; it may be
+ * taken over (and left empty) until the next call on f. NULL: the payload is only borrowed. */
+struct pge_buf *pge_nest_frame_loan(struct pge_nest_frame *f);
+
 /* Copies what was fed but not read, so that parsing can pause (TCP-14). 0 or UV_ENOMEM. */
 int pge_nest_frame_park(struct pge_nest_frame *f);
 
@@ -74,6 +78,7 @@ size_t pge_nest_frame_partial(const struct pge_nest_frame *f);
  * in between. units: the payload's length if known, SIZE_MAX to have it counted.
  * 0 or UV_ENOMEM; when end fails, the frame is taken back out of the buffer.
  */
+enum { PGE_NEST_FRAME_GAP = 4 }; /* what begin appends */
 int pge_nest_frame_begin(struct pge_buf *out, size_t *mark);
 int pge_nest_frame_end(struct pge_buf *out, size_t mark, size_t units);
 

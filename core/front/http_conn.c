@@ -119,6 +119,11 @@ void pge_http_conn_drain(struct pge_http_conn *c) {
 
 /* ---- output ---- */
 
+static void note_progress(struct pge_http_conn *c) {
+    c->progress_ms = pge_loop_now(c->server->loop);
+    c->taken = pge_conn_taken(c->conn);
+}
+
 struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n) {
     struct pge_conn *conn = c->conn;
     size_t waiting = queued(c);
@@ -135,9 +140,33 @@ struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n) {
         break_off(c);
         return NULL;
     }
-    if (waiting == 0)
-        c->progress_ms = pge_loop_now(c->server->loop);
+    if (waiting == 0) {
+        c->is_giving = false;
+        note_progress(c);
+    }
     return out;
+}
+
+bool pge_http_conn_give(struct pge_http_conn *c, struct pge_buf *from, struct pge_span bytes) {
+    struct pge_conn *conn = c->conn;
+    if (bytes.n < PGE_GIVE_BYTES || !pge_buf_holds(from, bytes) || pge_buf_len(&c->late) ||
+        c->is_broken || queued(c) > PIECE_BYTES)
+        return false;
+    struct pge_buf given = *from;
+    pge_buf_cut(&given, bytes);
+    if (pge_conn_give(conn, &given) < 0)
+        return false;
+    pge_buf_init(from);
+    c->is_giving = true;
+    pge_http_conn_sent(c);
+    pge_loop_defer(c->server->loop, &c->pump, PGE_FLUSH);
+    return true;
+}
+
+/* What was given is one write however slowly it is read: so it is looked at now and then. */
+static uint64_t look_ms(const struct pge_http_conn *c) {
+    uint64_t limit = c->server->limits.write_timeout_ms;
+    return c->is_giving ? limit / 4 + 1 : limit;
 }
 
 void pge_http_conn_sent(struct pge_http_conn *c) {
@@ -146,12 +175,14 @@ void pge_http_conn_sent(struct pge_http_conn *c) {
     if (pge_buf_len(&c->late))
         pge_loop_defer(loop, &c->pump, PGE_FLUSH);
     if (!pge_timer_is_armed(&c->write_timer))
-        pge_loop_timer(loop, &c->write_timer, c->server->limits.write_timeout_ms);
+        pge_loop_timer(loop, &c->write_timer, look_ms(c));
 }
 
 /* Hands on what is late, as fast as the kernel takes it. */
 static void pump(struct pge_http_conn *c) {
     pge_conn_flush(c->conn);
+    if (c->is_giving)
+        note_progress(c); /* from here on it depends on the peer */
     while (!c->is_closing && !c->conn->is_sending && pge_buf_len(&c->late)) {
         size_t n = pge_buf_len(&c->late);
         n = n < PIECE_BYTES ? n : PIECE_BYTES;
@@ -160,7 +191,7 @@ static void pump(struct pge_http_conn *c) {
             return;
         }
         pge_buf_consume(&c->late, n);
-        c->progress_ms = pge_loop_now(c->server->loop);
+        note_progress(c);
         pge_conn_flush(c->conn);
     }
     if (c->is_closing || pge_buf_len(&c->late))
@@ -180,7 +211,8 @@ static void on_drain(struct pge_conn *conn, int status) {
         pge_http_conn_cut(c, true);
         return;
     }
-    c->progress_ms = pge_loop_now(c->server->loop);
+    c->is_giving = false;
+    note_progress(c);
     pump(c);
     if (!c->is_closing)
         run(c);
@@ -189,12 +221,14 @@ static void on_drain(struct pge_conn *conn, int status) {
 static void on_write_timer(struct pge_timer *timer) {
     struct pge_http_conn *c = container_of(timer, struct pge_http_conn, write_timer);
     struct pge_loop *loop = c->server->loop;
-    uint64_t limit = c->server->limits.write_timeout_ms;
-    uint64_t still = pge_loop_now(loop) - c->progress_ms;
+    uint64_t limit = c->server->limits.write_timeout_ms, look = look_ms(c);
     if (queued(c) == 0)
         return;
+    if (c->is_giving && pge_conn_taken(c->conn) != c->taken)
+        note_progress(c);
+    uint64_t still = pge_loop_now(loop) - c->progress_ms;
     if (still < limit) {
-        pge_loop_timer(loop, timer, limit - still);
+        pge_loop_timer(loop, timer, limit - still < look ? limit - still : look);
         return;
     }
     c->server->stats.refused++;

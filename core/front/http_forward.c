@@ -110,7 +110,9 @@ void pge_http_forward_start(struct pge_http_forward *f, struct pge_client *clien
         m.data.json = request->body;
     struct pge_call_options options = {.timeout_ms = timeout_ms, .events = &events, .arg = f};
     struct pge_failure why;
+    pge_http_request_lend(f->req, true);
     f->call = pge_client_send(client, &m, &options, &why);
+    pge_http_request_lend(f->req, false);
     if (!f->call)
         answer_fault(f, why.fault, why.message);
 }

@@ -57,6 +57,9 @@ int pge_http_parse_append(struct pge_http_parse *parse, const char *data, size_t
 uv_buf_t pge_http_parse_room(struct pge_http_parse *parse);
 /* Takes what it can; the same bytes give the same result however they were cut. */
 enum pge_http_phase pge_http_parse_run(struct pge_http_parse *parse);
+/* The buffer of the body, if nothing follows that; it may be taken over, then call _taken. NULL. */
+struct pge_buf *pge_http_parse_loan(struct pge_http_parse *parse);
+void pge_http_parse_taken(struct pge_http_parse *parse);
 /* Drops the request that was ready; what follows it stays. */
 void pge_http_parse_next(struct pge_http_parse *parse);
 /* Gives memory back when nothing is held in it. */
@@ -120,6 +123,7 @@ struct pge_http_conn {
     struct pge_defer pump;     /* moves late on */
     struct pge_timer timer, write_timer;
     uint64_t progress_ms;   /* when output last got on, or began to wait */
+    uint64_t taken;         /* pge_conn_taken then */
     uint64_t idle_since_ms; /* while wait is for a request */
     size_t discarded;       /* bytes read after the farewell */
     enum pge_http_wait wait;
@@ -127,6 +131,7 @@ struct pge_http_conn {
     bool is_running; /* inside run(): replies made by on_request return to it */
     bool is_broken;  /* cut at the end of the turn, outside the owner's call */
     bool is_eof;     /* the peer sends no more */
+    bool is_giving;  /* among what is queued is a buffer that was given: one long write */
     bool is_ending, is_shut, is_closing, said_continue;
 };
 
@@ -156,6 +161,8 @@ void pge_http_conn_cut(struct pge_http_conn *c, bool is_told);
 /* Where to append n bytes of output, room reserved; NULL: out of memory or bounds, the connection
    is cut. */
 struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n);
+/* Sends n bytes by taking over the buffer they lie in, and all of that. False: they must be copied. */
+bool pge_http_conn_give(struct pge_http_conn *c, struct pge_buf *from, struct pge_span bytes);
 /* After appending there. */
 void pge_http_conn_sent(struct pge_http_conn *c);
 /* Whether the connection may live on after the reply that begins now. */

@@ -78,6 +78,16 @@ uv_buf_t pge_http_parse_room(struct pge_http_parse *p) {
     return uv_buf_init(p->in.data + p->in.end, (unsigned)(n < MAX_READ ? n : MAX_READ));
 }
 
+struct pge_buf *pge_http_parse_loan(struct pge_http_parse *p) {
+    bool is_last = p->phase == PGE_HTTP_READY && pge_buf_len(&p->in) == p->pos;
+    return is_last && p->message.body.n ? &p->in : NULL;
+}
+
+void pge_http_parse_taken(struct pge_http_parse *p) {
+    p->message = (struct pge_http_message){.is_head = p->message.is_head};
+    p->pos = 0;
+}
+
 void pge_http_parse_next(struct pge_http_parse *p) {
     pge_buf_consume(&p->in, p->pos);
     struct pge_http_parse fresh = {

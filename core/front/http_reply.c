@@ -113,9 +113,9 @@ static int write_head(struct pge_http_conn *c, const struct head *head) {
 }
 
 static int write_bytes(struct pge_http_conn *c, struct pge_span bytes) {
-    struct pge_buf *out = bytes.n ? pge_http_conn_room(c, bytes.n) : NULL;
-    if (bytes.n == 0)
+    if (bytes.n == 0 || pge_http_conn_give(c, c->server->loop->loan, bytes))
         return 0;
+    struct pge_buf *out = pge_http_conn_room(c, bytes.n);
     if (!out)
         return UV_ENOMEM;
     pge_buf_append(out, bytes.p, bytes.n);

@@ -181,6 +181,13 @@ const struct pge_http_message *pge_http_request_message(const struct pge_http_re
     return &req->parse.message;
 }
 
+void pge_http_request_lend(struct pge_http_request *req, bool lent) {
+    struct pge_loop *loop = pge_http_request_server(req)->loop;
+    if (!lent && loop->loan == &req->parse.in && !req->parse.in.data)
+        pge_http_parse_taken(&req->parse);
+    loop->loan = lent ? pge_http_parse_loan(&req->parse) : NULL;
+}
+
 struct pge_http_server *pge_http_request_server(const struct pge_http_request *req) {
     return conn_of(req)->server;
 }

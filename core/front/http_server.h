@@ -94,6 +94,9 @@ void pge_http_server_drain(struct pge_http_server *server);
 void pge_http_server_close(struct pge_http_server *server);
 
 const struct pge_http_message *pge_http_request_message(const struct pge_http_request *req);
+/* Whether the body may be taken over by who sends it on in between (pge_loop.loan); then the
+ * message has no more texts. */
+void pge_http_request_lend(struct pge_http_request *req, bool lent);
 struct pge_http_server *pge_http_request_server(const struct pge_http_request *req);
 void pge_http_request_peer(const struct pge_http_request *req, char *out, size_t size);
 /* A place for the owner's own pointer, NULL at first. */

@@ -2,6 +2,7 @@
  * conn.c - what all streams share: output gathered into one write per turn, orderly ends.
  *
  *   out (being appended) --flush--> sending (lent to stream->write) --done--> empty, on_drain
+ *   out --give--> given |before, gift|before, gift| --flush, one by one--> sending
  */
 #include "net/stream.h"
 
@@ -9,6 +10,26 @@
 
 /* A connection that once queued more keeps no more than this when it is idle. */
 enum { KEEP_BYTES = 65536 };
+
+/* A buffer that was given, and what had been appended before it. */
+struct given {
+    struct pge_list node;
+    struct pge_buf before, gift; /* owned */
+};
+
+static void free_given(struct given *given) {
+    pge_list_remove(&given->node);
+    pge_buf_deinit(&given->before);
+    pge_buf_deinit(&given->gift);
+    pge_free(given);
+}
+
+static void drop_queued(struct pge_conn *conn) {
+    while (!pge_list_is_empty(&conn->given))
+        free_given(container_of(conn->given.next, struct given, node));
+    conn->given_bytes = 0;
+    pge_buf_clear(&conn->out);
+}
 
 /* Who asked to be closed after the write is closed after its failure, too. */
 static void tell_failure(struct pge_conn *conn) {
@@ -41,6 +62,7 @@ struct pge_conn *pge_conn_new(struct pge_loop *loop, const struct pge_stream *st
         goto fail;
     conn->stream = stream;
     conn->loop = loop;
+    pge_list_init(&conn->given);
     pge_defer_init(&conn->flush, on_flush);
     *status = stream->init(conn);
     if (*status < 0)
@@ -112,6 +134,26 @@ int pge_conn_write(struct pge_conn *conn, const void *bytes, size_t n) {
     return status < 0 ? status : pge_conn_dirty(conn);
 }
 
+int pge_conn_give(struct pge_conn *conn, struct pge_buf *bytes) {
+    if (conn->is_closing || conn->failed)
+        return UV_EPIPE;
+    struct given *given = pge_malloc(sizeof *given);
+    if (!given)
+        return UV_ENOMEM;
+    int status = pge_conn_dirty(conn);
+    if (status < 0) {
+        pge_free(given);
+        return status;
+    }
+    given->before = conn->out;
+    given->gift = *bytes;
+    pge_buf_init(&conn->out);
+    pge_buf_init(bytes);
+    pge_list_push(&conn->given, &given->node);
+    conn->given_bytes += pge_buf_len(&given->before) + pge_buf_len(&given->gift);
+    return 0;
+}
+
 /* Nothing is queued any more: carry out what waited for it. */
 static void on_empty(struct pge_conn *conn) {
     if (conn->wants_close) {
@@ -132,7 +174,7 @@ static void on_written(struct pge_conn *conn, int status) {
         return;
     if (status < 0) {
         conn->failed = status;
-        pge_buf_clear(&conn->out);
+        drop_queued(conn);
         tell_failure(conn);
         return;
     }
@@ -141,7 +183,39 @@ static void on_written(struct pge_conn *conn, int status) {
         conn->events->on_drain(conn, 0);
 }
 
-/* Lends what is queued to the stream. 1, 0, < 0 as stream->write. */
+/* Moves the next buffer that was given, or what stood before it, to sending. */
+static void take_given(struct pge_conn *conn) {
+    struct given *given = container_of(conn->given.next, struct given, node);
+    struct pge_buf idle = conn->sending;
+    bool has_before = pge_buf_len(&given->before) > 0;
+    struct pge_buf *next = has_before ? &given->before : &given->gift;
+    conn->sending = *next;
+    conn->given_bytes -= pge_buf_len(next);
+    pge_buf_init(next);
+    if (conn->out.data)
+        pge_buf_deinit(&idle);
+    else
+        conn->out = idle; /* a warm one to append to; it is empty */
+    if (!has_before)
+        free_given(given);
+}
+
+static int send_given(struct pge_conn *conn) {
+    take_given(conn);
+    int status = conn->stream->write(conn, pge_buf_head(&conn->sending),
+                                     pge_buf_len(&conn->sending), on_written);
+    if (status == 0) {
+        conn->is_sending = true;
+        return 0;
+    }
+    if (status > 0)
+        conn->written += pge_buf_len(&conn->sending);
+    pge_buf_clear(&conn->sending);
+    pge_buf_trim(&conn->sending, KEEP_BYTES);
+    return status;
+}
+
+/* Lends what was appended to the stream. 1, 0, < 0 as stream->write. */
 static int send_out(struct pge_conn *conn) {
     struct pge_buf idle = conn->sending;
     conn->sending = conn->out;
@@ -167,11 +241,16 @@ void pge_conn_flush(struct pge_conn *conn) {
     if (conn->is_closing || conn->is_sending || !conn->is_open || conn->failed)
         return;
     pge_defer_cancel(&conn->flush);
-    int status = pge_buf_len(&conn->out) ? send_out(conn) : 1;
+    int status = 1;
+    while (status > 0 && !pge_list_is_empty(&conn->given))
+        status = send_given(conn);
+    if (status > 0 && pge_buf_len(&conn->out))
+        status = send_out(conn);
     if (status > 0) {
         on_empty(conn);
     } else if (status < 0) {
         conn->failed = status;
+        drop_queued(conn);
         pge_loop_defer(conn->loop, &conn->flush, PGE_FLUSH); /* the owner may be inside an op */
     }
 }
@@ -215,6 +294,7 @@ void pge_conn_closed(struct pge_conn *conn) {
         pge_listener_count(loop, -1);
     if (conn->events)
         conn->events->on_close(conn);
+    drop_queued(conn);
     pge_buf_deinit(&conn->out);
     pge_buf_deinit(&conn->sending);
     pge_free(conn->why);

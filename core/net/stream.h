@@ -2,6 +2,7 @@
  * stream.h - byte pipes: tcp, pipe (unix socket), tls. A stream knows no packets.
  *
  *   owner --pge_conn_write--> conn.out --end of turn--> stream->write --> kernel
+ *   owner --pge_conn_give---> conn.given, before what is written later
  *   owner <--on_data-------- loop->read_buf <---------- stream <--------- kernel
  *                            or the owner's own `sink`
  *
@@ -63,7 +64,9 @@ struct pge_conn {
     const struct pge_conn_events *events; /* static; set by the owner before any callback */
     void *owner;                          /* the owner's, not looked at */
     struct pge_loop *loop;                /* borrowed: outlives the conn */
-    struct pge_buf out;                   /* appended since the last write */
+    struct pge_list given;                /* of struct given (conn.c); goes out before `out` */
+    size_t given_bytes;                   /* in it */
+    struct pge_buf out;                   /* appended since the last write, or gift */
     struct pge_buf sending;               /* borrowed by the stream until its write ends */
     struct pge_defer flush;
     uint64_t written; /* bytes of the writes that have ended well */
@@ -118,6 +121,13 @@ void pge_conn_read_stop(struct pge_conn *conn);
 /* Appends output, written at the end of this turn. 0, UV_ENOMEM, UV_EPIPE: closing or failed. */
 int pge_conn_write(struct pge_conn *conn, const void *bytes, size_t n);
 
+/* The same for much at once: takes the memory over instead of copying; bytes is empty then. Its
+ * consumed front is not sent. On failure (as above) nothing has changed. */
+int pge_conn_give(struct pge_conn *conn, struct pge_buf *bytes);
+
+/* From so many bytes on, giving is cheaper than copying. */
+enum { PGE_GIVE_BYTES = 32768 };
+
 /* The same for those who encode in place: append to conn->out, then call this. */
 int pge_conn_dirty(struct pge_conn *conn);
 
@@ -126,7 +136,7 @@ void pge_conn_flush(struct pge_conn *conn);
 
 /* Bytes not yet taken by the kernel. */
 static inline size_t pge_conn_queued(const struct pge_conn *conn) {
-    return pge_buf_len(&conn->out) + pge_buf_len(&conn->sending);
+    return pge_buf_len(&conn->out) + pge_buf_len(&conn->sending) + conn->given_bytes;
 }
 
 /* Grows while the peer reads. */

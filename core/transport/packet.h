@@ -6,6 +6,9 @@
 #include "engine/engine.h"
 #include "transport/transport.h"
 
+/* What stands behind the data in a request, beside the id: ,"id":""} */
+enum { PGE_PACKET_TAIL = 9 };
+
 /* Each appends one packet, keys in Nest's order; < 0 (as pge_payload.write): out is as before. */
 int pge_packet_request(struct pge_buf *out, const struct pge_message *m, struct pge_span id_text);
 /* pattern replaces m->pattern when not NULL (TCP sends the route as a JSON string, TCP-15). */

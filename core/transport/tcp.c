@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <uv.h>
 
+#include "codec/utf8.h"
+
 /* What a length of uv_buf_t holds everywhere, and more than a kernel gives at once. */
 enum { MAX_READ = 1 << 30 };
 
@@ -22,6 +24,39 @@ int pge_tcp_finish_frame(struct pge_conn *conn, size_t len, size_t mark, int sta
     if (status == 0)
         return pge_conn_dirty(conn);
     out->end = out->start + len;
+    return status;
+}
+
+/* On failure the loan is as it was, but for a few bytes behind the data. */
+static int give(struct pge_conn *conn, struct pge_span data, size_t tail) {
+    struct pge_buf *out = &conn->out, *loan = conn->loop->loan;
+    size_t start = loan->start, end = loan->end;
+    pge_buf_cut(loan, data);
+    int status = pge_buf_append(loan, out->data + out->end - tail, tail);
+    out->end -= tail;
+    if (status == 0)
+        status = pge_conn_give(conn, loan);
+    if (status < 0) {
+        loan->start = start;
+        loan->end = end;
+    }
+    return status;
+}
+
+int pge_tcp_give_frame(struct pge_conn *conn, size_t len, size_t mark, struct pge_span data,
+                       size_t tail, size_t max_bytes) {
+    struct pge_buf *out = &conn->out;
+    size_t before = pge_buf_len(out);
+    int status = before - len + data.n > max_bytes ? UV_EMSGSIZE : 0;
+    if (status == 0) {
+        size_t units = pge_utf16_units(pge_buf_head(out) + mark + PGE_NEST_FRAME_GAP,
+                                       before - mark - PGE_NEST_FRAME_GAP);
+        status = pge_nest_frame_end(out, mark, units + pge_utf16_units(data.p, data.n));
+    }
+    if (status == 0)
+        status = give(conn, data, tail);
+    if (status < 0)
+        out->end = out->start + len;
     return status;
 }
 

@@ -38,6 +38,11 @@ struct pge_tcp_input {
  */
 int pge_tcp_finish_frame(struct pge_conn *conn, size_t len, size_t mark, int status,
                          size_t max_bytes);
+/* A large packet whose data lies in the loop's loan: its memory goes out as it is, behind the head
+ * of the packet. packet: `written` bytes at the end of conn->out that lack the data, of which the
+ * last `tail` belong behind it. Else as pge_tcp_finish_frame. */
+int pge_tcp_give_frame(struct pge_conn *conn, size_t len, size_t mark, struct pge_span data,
+                       size_t tail, size_t max_bytes);
 /* After all that came was read: the rest of a frame goes where the codec keeps it. */
 void pge_tcp_aim(struct pge_conn *conn, struct pge_nest_frame *frame);
 /* Restarts the clock of silence when a read left part of a frame, as Nest does. */

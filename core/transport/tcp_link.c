@@ -28,11 +28,14 @@ static void link_bad_frame(struct pge_tcp_link *self, int status, const char *me
 static void link_input(void *arg) {
     struct pge_tcp_input *in = arg;
     struct pge_tcp_link *self = in->owner;
+    struct pge_loop *loop = link_loop(self);
     struct pge_span packet;
     char text[256];
     int status = pge_nest_frame_feed(&self->frame, in->data, in->n);
     while (status >= 0 && (status = pge_nest_frame_next(&self->frame, &packet)) > 0) {
+        loop->loan = pge_nest_frame_loan(&self->frame);
         status = pge_link_packet(&self->base, packet);
+        loop->loan = NULL;
         if (self->base.state != PGE_LINK_READY)
             return;
         if (status < 0) {
@@ -138,8 +141,30 @@ int pge_tcp_link_connect(struct pge_link *link) {
     return self->dial ? 0 : status;
 }
 
+static bool may_be_given(const struct pge_conn *conn, const struct pge_message *m) {
+    return m->data.json.n >= PGE_GIVE_BYTES && !m->data.write && !m->packet.p &&
+           !pge_payload_is_set(&m->metadata) && pge_buf_holds(conn->loop->loan, m->data.json);
+}
+
+/* The packet is written without its data, which then goes between. */
+static int send_large(struct pge_link *link, struct pge_conn *conn, struct pge_call *call,
+                      const struct pge_message *m) {
+    struct pge_message bare = *m;
+    size_t len = pge_buf_len(&conn->out), mark = 0;
+    bare.data.json = (struct pge_span){"", 0};
+    int status = pge_nest_frame_begin(&conn->out, &mark);
+    if (status == 0)
+        status = pge_packet_request(&conn->out, &bare, pge_call_id(call));
+    if (status < 0)
+        return pge_tcp_finish_frame(conn, len, mark, status, 0);
+    return pge_tcp_give_frame(conn, len, mark, m->data.json, PGE_PACKET_TAIL + pge_call_id(call).n,
+                              link->pool->options.max_queued_bytes);
+}
+
 int pge_tcp_link_send(struct pge_link *link, struct pge_call *call, const struct pge_message *m) {
     struct pge_conn *conn = link_of(link)->conn;
+    if (may_be_given(conn, m))
+        return send_large(link, conn, call, m);
     size_t len = pge_buf_len(&conn->out), mark = 0;
     int status = pge_nest_frame_begin(&conn->out, &mark);
     if (status == 0)

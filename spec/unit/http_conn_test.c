@@ -199,6 +199,56 @@ static void a_peer_that_reads_slowly_is_not_cut(void **state) {
     front_free(f);
 }
 
+/* The same for a reply whose memory was taken over: one long write. */
+static void say_given(struct front *f, struct pge_http_request *req) {
+    struct pge_buf loan = {0};
+    assert_int_equal(pge_buf_append(&loan, big().p, big().n), 0);
+    f->rig->loop.loan = &loan;
+    assert_int_equal(pge_http_reply(req, 200, NULL, 0, (struct pge_span){loan.data, loan.end}), 0);
+    f->rig->loop.loan = NULL;
+    assert_null(loan.data);
+}
+
+static void who_never_reads_what_was_given_is_cut_after_thirty_seconds(void **state) {
+    (void)state;
+    struct front *f = open_with(say_given);
+    struct client *c = client_connected(f);
+    client_ignore(c);
+    rig_stop_clock(f->rig);
+    client_send(c, GET);
+    rig_until(f->rig, f->requests == 1 && front_conn(f)->conn->is_sending);
+    rig_pass(f->rig, 29999);
+    assert_int_equal(pge_http_server_stats(f->server).refused, 0);
+    rig_pass(f->rig, 1);
+    assert_int_equal(pge_http_server_stats(f->server).refused, 1);
+    rig_until(f->rig, front_conns(f) == 0);
+    client_close(c);
+    front_free(f);
+}
+
+static void who_reads_slowly_what_was_given_is_not_cut(void **state) {
+    (void)state;
+    struct front *f = open_with(say_given);
+    struct client *c = client_connected(f);
+    client_ignore(c);
+    rig_stop_clock(f->rig);
+    client_send(c, GET);
+    rig_until(f->rig, f->requests == 1 && front_conn(f)->conn->is_sending);
+    for (int i = 0; i < 3; i++) {
+        uint64_t taken = pge_conn_taken(front_conn(f)->conn);
+        rig_pass(f->rig, 22000);
+        client_listen(c);
+        client_until(c, pge_conn_taken(front_conn(f)->conn) > taken);
+        client_ignore(c);
+    }
+    assert_true(front_conn(f)->conn->is_sending);
+    assert_int_equal(pge_http_server_stats(f->server).refused, 0);
+    client_listen(c);
+    client_until(c, c->n > BIG);
+    client_close(c);
+    front_free(f);
+}
+
 static void a_producer_that_outruns_its_peer_is_told(void **state) {
     (void)state;
     struct front *f = front_new();
@@ -253,6 +303,8 @@ int main(void) {
         cmocka_unit_test(a_stuffed_peer_is_not_served_until_it_reads),
         cmocka_unit_test(a_peer_that_never_reads_is_cut_after_thirty_seconds),
         cmocka_unit_test(a_peer_that_reads_slowly_is_not_cut),
+        cmocka_unit_test(who_never_reads_what_was_given_is_cut_after_thirty_seconds),
+        cmocka_unit_test(who_reads_slowly_what_was_given_is_not_cut),
         cmocka_unit_test(a_producer_that_outruns_its_peer_is_told),
         cmocka_unit_test(reads_ahead_only_so_far),
     };

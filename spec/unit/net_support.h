@@ -110,6 +110,7 @@ struct side {
     bool is_pattern;  /* each byte is checked against pattern_at */
     bool is_stepping; /* stops reading in each on_data */
     char why[256];    /* conn->why at on_open or at the end */
+    const char *last; /* where on_data found the last bytes; gone when it returned */
 };
 
 static inline char pattern_at(uint64_t i) {
@@ -158,6 +159,7 @@ static inline void side_on_data(struct pge_conn *conn, const char *data, ssize_t
     assert_int_equal(side->end, 0);
     assert_int_not_equal(n, 0);
     side->reads++;
+    side->last = data;
     if (n < 0) {
         side->end = (int)n;
         side_keep_why(side, conn);

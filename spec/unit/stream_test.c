@@ -98,6 +98,104 @@ static void carries_much_to_a_slow_reader(void **state) {
     assert_int_equal(pge_conn_queued(p->client.conn), 0);
 }
 
+/* Bytes from to to of the pattern, in memory to be given. */
+static struct pge_buf gift(size_t from, size_t to) {
+    struct pge_buf buf = {0};
+    assert_int_equal(pge_buf_append(&buf, "consumed", 8), 0);
+    assert_int_equal(pge_buf_reserve(&buf, to - from), 0);
+    pge_buf_consume(&buf, 7);
+    for (size_t i = from; i < to; i++)
+        buf.data[buf.end++] = pattern_at(i);
+    buf.start++;
+    return buf;
+}
+
+static void give(struct side *side, size_t from, size_t to) {
+    struct pge_buf bytes = gift(from, to);
+    side->in_op = true;
+    assert_int_equal(pge_conn_give(side->conn, &bytes), 0);
+    side->in_op = false;
+    assert_null(bytes.data);
+}
+
+static void append(struct side *side, size_t from, size_t to) {
+    struct pge_buf bytes = gift(from, to);
+    assert_int_equal(pge_conn_write(side->conn, pge_buf_head(&bytes), to - from), 0);
+    pge_buf_deinit(&bytes);
+}
+
+static void carries_gifts_in_their_place(void **state) {
+    struct pair *p = *state;
+    p->server.is_pattern = true;
+    open_pair(p);
+    append(&p->client, 0, 10);
+    give(&p->client, 10, 100000);
+    give(&p->client, 100000, 100001);
+    append(&p->client, 100001, 100100);
+    append(&p->client, 100100, 100200);
+    give(&p->client, 100200, BIG);
+    append(&p->client, BIG, BIG + 10);
+    assert_int_equal(pge_conn_queued(p->client.conn), BIG + 10);
+    rig_until(p->rig, p->server.got == BIG + 10);
+    rig_until(p->rig, pge_conn_queued(p->client.conn) == 0);
+    assert_int_equal(p->client.drain_status, 0);
+    append(&p->client, BIG + 10, BIG + 20);
+    give(&p->client, BIG + 20, BIG + 30);
+    pge_conn_close_after_write(p->client.conn);
+    rig_until(p->rig, p->server.end);
+    assert_int_equal(p->server.got, BIG + 30);
+}
+
+static void drops_gifts_that_cannot_go_out(void **state) {
+    struct pair *p = *state;
+    p->server.is_reader = false;
+    open_pair(p);
+    give(&p->client, 0, BIG);
+    append(&p->client, 0, 10);
+    give(&p->client, 0, BIG);
+    for (int turn = 0; turn < 16; turn++)
+        uv_run(&p->rig->uv, UV_RUN_NOWAIT);
+    assert_true(pge_conn_queued(p->client.conn) > BIG);
+    side_close(&p->client); /* what is still held then is seen when the rig is freed */
+    struct pge_buf late = gift(0, 10);
+    assert_int_equal(pge_conn_give(p->client.conn, &late), UV_EPIPE);
+    assert_int_equal(pge_buf_len(&late), 10);
+    pge_buf_deinit(&late);
+}
+
+static void leaves_a_gift_with_the_giver_without_memory(void **state) {
+    struct pair *p = *state;
+    open_pair(p);
+    write_text(&p->client, "one ");
+    struct pge_buf bytes = {0};
+    assert_int_equal(pge_buf_append(&bytes, "two", 3), 0);
+    p->rig->alloc.grants = 0;
+    assert_int_equal(pge_conn_give(p->client.conn, &bytes), UV_ENOMEM);
+    p->rig->alloc.grants = (size_t)-1;
+    assert_int_equal(pge_buf_len(&bytes), 3);
+    assert_int_equal(pge_conn_give(p->client.conn, &bytes), 0);
+    rig_until(p->rig, p->server.got == 7);
+    assert_string_equal(p->server.text, "one two");
+}
+
+static void reads_once_to_where_the_owner_wants_it(void **state) {
+    struct pair *p = *state;
+    char sink[4];
+    open_pair(p);
+    p->server.conn->sink = uv_buf_init(sink, sizeof sink);
+    write_text(&p->client, "sink");
+    rig_until(p->rig, p->server.got == 4);
+    assert_ptr_equal(p->server.last, sink);
+    assert_int_equal(p->server.conn->sink.len, 0);
+    write_text(&p->client, "rest");
+    rig_until(p->rig, p->server.got == 8);
+    assert_ptr_not_equal(p->server.last, sink);
+    p->server.conn->sink = uv_buf_init(sink, sizeof sink);
+    write_text(&p->client, "more than it");
+    rig_until(p->rig, p->server.got == 20);
+    assert_string_equal(p->server.text, "sinkrestmore than it");
+}
+
 static void carries_much_both_ways_at_once(void **state) {
     struct pair *p = *state;
     p->server.is_pattern = p->client.is_pattern = true;
@@ -183,6 +281,10 @@ int main(void) {
         CASE(names_its_peer),
         CASE(tells_a_failed_open_once),
         CASE(carries_much_to_a_slow_reader),
+        CASE(carries_gifts_in_their_place),
+        CASE(drops_gifts_that_cannot_go_out),
+        CASE(leaves_a_gift_with_the_giver_without_memory),
+        CASE(reads_once_to_where_the_owner_wants_it),
         CASE(carries_much_both_ways_at_once),
         CASE(holds_the_end_back_while_paused),
         CASE(survives_every_failing_allocation),
