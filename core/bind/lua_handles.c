@@ -10,9 +10,10 @@ struct names {
     size_t n;
 };
 
-static void say(struct names *names, const char *format, const char *type, int number) {
+static void say(struct names *names, const char *type, const char *state) {
     size_t room = sizeof names->text - names->n;
-    int n = snprintf(names->text + names->n, room, format, names->n ? ", " : "", type, number);
+    const char *comma = names->n ? ", " : "";
+    int n = snprintf(names->text + names->n, room, "%s%s%s", comma, type, state);
     if (n > 0 && (size_t)n < room)
         names->n += (size_t)n;
 }
@@ -20,18 +21,21 @@ static void say(struct names *names, const char *format, const char *type, int n
 /* No Lua in here: what it raised would leave the loop's list of handles torn. */
 static void note(uv_handle_t *handle, void *arg) {
     struct names *names = arg;
+    char due[32];
     if (handle->data != &names->bind->tag)
         return;
-    const char *type = uv_handle_type_name(uv_handle_get_type(handle));
-    if (uv_is_closing(handle))
-        say(names, "%s%s (closing)", type, 0);
-    else if (!uv_is_active(handle))
-        say(names, "%s%s (idle)", type, 0);
-    else if (uv_handle_get_type(handle) == UV_TIMER)
-        say(names, "%s%s (%d ms)", type,
-            (int)uv_timer_get_due_in((const uv_timer_t *)(const void *)handle));
-    else
-        say(names, uv_has_ref(handle) ? "%s%s" : "%s%s (not held)", type, 0);
+    uv_handle_type type = uv_handle_get_type(handle);
+    const char *state = uv_has_ref(handle) ? "" : " (not held)";
+    if (uv_is_closing(handle)) {
+        state = " (closing)";
+    } else if (!uv_is_active(handle)) {
+        state = " (idle)";
+    } else if (type == UV_TIMER) {
+        uint64_t ms = uv_timer_get_due_in((const uv_timer_t *)(const void *)handle);
+        snprintf(due, sizeof due, " (%llu ms)", (unsigned long long)ms);
+        state = due;
+    }
+    say(names, uv_handle_type_name(type), state);
 }
 
 static int handles_tostring(lua_State *L) {

@@ -61,8 +61,8 @@ static inline uint64_t pge_swar_specials(uint64_t w) {
 static inline unsigned pge_swar_specials16(const char *p) {
     __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
     __m128i plain = _mm_cmpgt_epi8(v, _mm_set1_epi8(0x1F)); /* signed: above 7F is below */
-    __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
-                                 _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+    __m128i marks =
+        _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
     return (unsigned)_mm_movemask_epi8(_mm_andnot_si128(marks, plain)) ^ 0xFFFF;
 }
 #endif

@@ -161,7 +161,8 @@ void pge_http_conn_cut(struct pge_http_conn *c, bool is_told);
 /* Where to append n bytes of output, room reserved; NULL: out of memory or bounds, the connection
    is cut. */
 struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n);
-/* Sends n bytes by taking over the buffer they lie in, and all of that. False: they must be copied. */
+/* Sends n bytes by taking over the buffer they lie in, and all of that. False: they must be copied.
+ */
 bool pge_http_conn_give(struct pge_http_conn *c, struct pge_buf *from, struct pge_span bytes);
 /* After appending there. */
 void pge_http_conn_sent(struct pge_http_conn *c);

@@ -187,7 +187,8 @@ static size_t decrypt(struct tlsconn *self, char *buf, size_t size) {
 static void pump(struct tlsconn *self) {
     struct pge_conn *conn = &self->base;
     while (conn->is_reading && !conn->is_closing) {
-        uv_buf_t to = conn->sink.len ? conn->sink : uv_buf_init(conn->loop->read_buf, PGE_READ_SIZE);
+        uv_buf_t to =
+            conn->sink.len ? conn->sink : uv_buf_init(conn->loop->read_buf, PGE_READ_SIZE);
         size_t n = decrypt(self, to.base, to.len);
         push(self);
         if (n == 0 || conn->is_closing)

@@ -103,7 +103,7 @@ static void refuses_a_zero_byte(void **state) {
     assert_int_equal(pge_json_check(&s, "[\0]", 3), UV_EPROTO);
 }
 
-/* Each kind of special byte at each distance from the start of a word of eight bytes, or sixteen. */
+/* Each kind of special byte at each distance from the start of a word of eight bytes or sixteen. */
 static void finds_special_bytes_wherever_they_stand(void **state) {
     (void)state;
     const struct {
