@@ -67,9 +67,11 @@ static inline int pge_buf_keep(struct pge_buf *b, const char *bytes, size_t n) {
     return 0;
 }
 
-/* Whether the bytes lie in the buffer. b NULL: no. */
-static inline bool pge_buf_holds(const struct pge_buf *b, struct pge_span bytes) {
-    return b && b->data && bytes.p >= b->data && bytes.p + bytes.n <= b->data + b->end;
+/* Whether the bytes lie in the buffer and are half of its memory at least, so that who holds it for
+ * their sake holds little more. b NULL: no. */
+static inline bool pge_buf_is_mostly(const struct pge_buf *b, struct pge_span bytes) {
+    return b && b->data && bytes.p >= b->data && bytes.p + bytes.n <= b->data + b->end &&
+           bytes.n >= b->cap / 2;
 }
 
 /* Drops all but these bytes of it. */

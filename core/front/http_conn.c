@@ -149,7 +149,7 @@ struct pge_buf *pge_http_conn_room(struct pge_http_conn *c, size_t n) {
 
 bool pge_http_conn_give(struct pge_http_conn *c, struct pge_buf *from, struct pge_span bytes) {
     struct pge_conn *conn = c->conn;
-    if (bytes.n < PGE_GIVE_BYTES || !pge_buf_holds(from, bytes) || pge_buf_len(&c->late) ||
+    if (bytes.n < PGE_GIVE_BYTES || !pge_buf_is_mostly(from, bytes) || pge_buf_len(&c->late) ||
         c->is_broken || queued(c) > PIECE_BYTES)
         return false;
     struct pge_buf given = *from;

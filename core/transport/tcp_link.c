@@ -143,7 +143,7 @@ int pge_tcp_link_connect(struct pge_link *link) {
 
 static bool may_be_given(const struct pge_conn *conn, const struct pge_message *m) {
     return m->data.json.n >= PGE_GIVE_BYTES && !m->data.write && !m->packet.p &&
-           !pge_payload_is_set(&m->metadata) && pge_buf_holds(conn->loop->loan, m->data.json);
+           !pge_payload_is_set(&m->metadata) && pge_buf_is_mostly(conn->loop->loan, m->data.json);
 }
 
 /* The packet is written without its data, which then goes between. */

@@ -99,6 +99,38 @@ static void trims_only_what_is_empty_and_large(void **state) {
     assert_int_equal(b.cap, 0);
 }
 
+static void keeps_bytes_that_stand_in_their_place(void **state) {
+    (void)state;
+    struct pge_buf b = {0};
+    assert_int_equal(pge_buf_keep(&b, "ab", 2), 0);
+    memcpy(b.data + b.end, "cd", 2);
+    size_t cap = b.cap;
+    assert_int_equal(pge_buf_keep(&b, b.data + b.end, 2), 0);
+    assert_int_equal(pge_buf_keep(&b, "ef", 2), 0);
+    assert_int_equal(b.cap, cap);
+    assert_int_equal(pge_buf_len(&b), 6);
+    assert_memory_equal(pge_buf_head(&b), "abcdef", 6);
+    pge_buf_deinit(&b);
+}
+
+static void knows_what_it_mostly_holds(void **state) {
+    (void)state;
+    struct pge_buf b = {0};
+    char other[600];
+    assert_false(pge_buf_is_mostly(NULL, (struct pge_span){other, 600}));
+    assert_false(pge_buf_is_mostly(&b, (struct pge_span){other, 0}));
+    assert_int_equal(pge_buf_reserve(&b, 512), 0);
+    b.end = 300;
+    assert_true(pge_buf_is_mostly(&b, (struct pge_span){b.data + 44, b.cap / 2}));
+    assert_false(pge_buf_is_mostly(&b, (struct pge_span){b.data + 44, b.cap / 2 - 1}));
+    assert_false(pge_buf_is_mostly(&b, (struct pge_span){b.data + 45, b.cap / 2}));
+    assert_false(pge_buf_is_mostly(&b, (struct pge_span){other, 300}));
+    pge_buf_cut(&b, (struct pge_span){b.data + 44, 100});
+    assert_int_equal(b.start, 44);
+    assert_int_equal(b.end, 144);
+    pge_buf_deinit(&b);
+}
+
 static void allocates_within_its_contract(void **state) {
     (void)state;
     struct fail_alloc a;
@@ -131,6 +163,8 @@ int main(void) {
         cmocka_unit_test(refuses_sizes_that_overflow),
         cmocka_unit_test(keeps_its_bytes_when_memory_runs_out),
         cmocka_unit_test(trims_only_what_is_empty_and_large),
+        cmocka_unit_test(keeps_bytes_that_stand_in_their_place),
+        cmocka_unit_test(knows_what_it_mostly_holds),
         cmocka_unit_test(allocates_within_its_contract),
     };
     return cmocka_run_group_tests_name("buffer", tests, NULL, NULL);
