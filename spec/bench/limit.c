@@ -27,7 +27,7 @@ static bool reply(struct conn *c, const char *body, size_t len) {
     if (len > SMALL_BYTES)
         return send_parts(c, (struct iovec[]){{text, head}, {(char *)body, len}}, 2);
     memcpy(text + head, body, len);
-    return send_parts(c, &(struct iovec){text, head + len}, 1);
+    return send_all(c, text, head + len);
 }
 
 static unsigned new_id(struct conn *c) {

@@ -188,6 +188,22 @@ static inline bool send_parts(struct conn *c, struct iovec *parts, unsigned n) {
     return flush(c);
 }
 
+/* The same for what is in one piece: send costs less than sendmsg. */
+static inline bool send_all(struct conn *c, const char *at, size_t len) {
+    if (!c->out.len && !c->is_full) {
+        ssize_t n = send(c->fd, at, len, MSG_NOSIGNAL);
+        if (n == (ssize_t)len)
+            return true;
+        if (n < 0 && errno != EAGAIN)
+            return false;
+        c->is_full = n < 0;
+        at += n > 0 ? n : 0;
+        len -= n > 0 ? (size_t)n : 0;
+    }
+    append(&c->out, at, len);
+    return flush(c);
+}
+
 static inline struct conn *new_conn(int poll, int fd) {
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
