@@ -4,7 +4,8 @@ local cjson = require("cjson")
 local machine = require("spec.bench.machine")
 
 local FOLDER = "build/bench/"
-local ORDER = '{"orderId":"ord_42","amount":1999,"currency":"EUR","customer":"cus_9f3b21","paid":false,"lines":[1,2,3]%s}'
+local ORDER =
+  '{"orderId":"ord_42","amount":1999,"currency":"EUR","customer":"cus_9f3b21","paid":false,"lines":[1,2,3]%s}'
 
 local function write(name, text)
   local file = assert(io.open(name, "w"))

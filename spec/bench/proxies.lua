@@ -93,7 +93,8 @@ function proxies.nginx(echo_port, connections)
   local port = free_port()
   local at = uv.cwd() .. "/" .. FOLDER .. "nginx"
   local at_least = math.max(connections, 128)
-  local config = NGINX:format(at, at_least * 2 + 64, at, at, at, at, at, echo_port, at_least, port)
+  -- It closes idle connections when a sixteenth of what it may have is left.
+  local config = NGINX:format(at, at_least * 4, at, at, at, at, at, echo_port, at_least, port)
   local path = uv.cwd() .. "/" .. write("nginx.conf", config)
   local child = machine.start("measured", "nginx", { "-p", uv.cwd(), "-c", path })
   child.port = port
