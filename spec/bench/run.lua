@@ -21,7 +21,6 @@ local function setting(name, default) return tonumber(os.getenv(name) or default
 
 local options = {
   rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 4), warm_seconds = setting("BENCH_WARM", 3),
-  in_flight = setting("BENCH_IN_FLIGHT", 64),
 }
 local side_options = {
   rounds = math.min(options.rounds, 2), seconds = math.min(options.seconds, 2),
@@ -79,7 +78,10 @@ end
 local function sum_up(row, results)
   local first
   for _, contender in ipairs(row.contenders) do
-    local result = { row = row.name, product = contender.product, offered_rate = row.rate }
+    local result = {
+      row = row.name, product = contender.product, in_flight = row.in_flight, connections = row.connections,
+      bytes = row.bytes, offered_rate = row.rate,
+    }
     for _, field in ipairs({ "cpu_us", "rate", "p50_us", "p99_us", "p999_us", "max_us", "rss_mb", "busy" }) do
       result[field] = figures.sum_up(contender.rounds, field)
     end

@@ -5,7 +5,7 @@ import { options, say, transportOptions } from './common.js';
 
 /**
  * Says "ready"; to a line of milliseconds, the calls made. `prepare(client)` gives `call`, which makes one call, checks
- * its answer and may tell that it made more, and `check(made)` for after each round.
+ * its answer and may tell that it made more, and `count`, if what has arrived in a round must be what was made in it.
  */
 export async function told(prepare) {
   const { inFlight, ...rest } = options();
@@ -14,17 +14,22 @@ export async function told(prepare) {
   let stopAt = 0;
 
   await client.connect();
-  const { call, check } = await prepare(client);
+  const { call, count } = prepare(client);
 
   async function callOn() {
-    while (Date.now() < stopAt) made += (await call()) ?? 1;
+    while (Date.now() < stopAt) {
+      const n = (await call()) ?? 1; // before `made` is read: others count meanwhile
+      made += n;
+    }
   }
 
   async function measure(ms) {
+    const before = await count?.();
     made = 0;
     stopAt = Date.now() + ms;
     await Promise.all(Array.from({ length: inFlight }, callOn));
-    await check?.(made);
+    const arrived = count ? (await count()) - before : made;
+    if (arrived !== made) throw new Error(`${arrived} arrived, not ${made}`);
     return made;
   }
 

@@ -7,20 +7,25 @@ local uv = require("luv")
 ---@param client perigee.Client
 ---@param in_flight integer
 ---@param call fun(): integer? makes one call and checks its answer; a number if it made more
----@param check? fun(made: integer) after each round
-return function(client, in_flight, call, check)
+---@param count? fun(): integer what has arrived so far: after a round, it must be what was made in it
+return function(client, in_flight, call, count)
   local made, stop_at = 0, 0
 
   local function call_on()
-    while uv.now() < stop_at do made = made + (call() or 1) end
+    while uv.now() < stop_at do
+      local n = call() or 1 -- before `made` is read: others count meanwhile
+      made = made + n
+    end
   end
 
   local function measure(ms)
+    local before = count and count()
     made, stop_at = 0, uv.now() + ms
     local running = {}
     for i = 1, in_flight do running[i] = perigee.async(call_on) end
     perigee.all(running):await()
-    if check then check(made) end
+    local arrived = count and count() - before or made
+    if arrived ~= made then error(("%d arrived, not %d"):format(arrived, made)) end
     return made
   end
 

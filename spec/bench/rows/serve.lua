@@ -15,6 +15,7 @@ return {
         product = "Nest 12", call = nest_client,
         start = function() return products.nest("service.js", {}) end,
       },
+      { product = "the limit", call = nest_client, start = function() return products.limit("service") end },
       {
         product = "perigee", call = nest_client,
         start = function() return products.perigee({ "serve", "spec/bench/serve.lua", "--admin", "off" }) end,
