@@ -58,6 +58,7 @@ end
 
 --- Prints what came out; results are in the order of rows.lua.
 function figures.print(results)
+  if #results == 0 then return end
   local head = { NAMES:format("row", "product") }
   for _, column in ipairs(COLUMNS) do head[#head + 1] = CELL:format(column[1]) end
   print(table.concat(head) .. CELL:format("CPU ratio"))
