@@ -7,8 +7,8 @@
  * must be that one. Then, to each line "MILLISECONDS RATE", a line of figures as JSON.
  *
  * RATE 0 is a closed loop: each connection asks again when it is answered. Else the loop is open:
- * RATE requests a second are due at fixed times, the connection that is idle longest takes the next,
- * and latency counts from when a request was due: waiting for a slow server is not hidden.
+ * RATE requests a second are due at fixed times, the connection that is idle longest takes the
+ * next, and latency counts from when a request was due: waiting for a slow server is not hidden.
  */
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -75,7 +75,7 @@ static void on_answered(struct peer *p) {
         ask(p, now);
 }
 
-/* The length of an answer's header, 0 when it is not whole. It must be a good one, with a length. */
+/* The length of an answer's header, 0 when it is not whole. It must be good and have a length. */
 static size_t read_head(const char *at, size_t len, size_t *body_len) {
     const char *end = memmem(at, len, "\r\n\r\n", 4), *line = at;
     if (!end)

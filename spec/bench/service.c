@@ -20,13 +20,16 @@ static const char *find_id(const char *packet, size_t len) {
     return NULL;
 }
 
-/* {"pattern":P,"data":D,"id":I} gives {"response":D,"isDisposed":true,"id":I}; an event nothing. */
-static void answer(struct conn *c, const char *packet, size_t len) {
+/*
+ * {"pattern":P,"data":D,"id":I} gives {"response":D,"isDisposed":true,"id":I}; an event nothing.
+ * Small ones leave together, a large one at once, not copied. False: the connection is gone.
+ */
+static bool answer(struct conn *c, const char *packet, size_t len) {
     static const char head[] = "{\"response\":", middle[] = ",\"isDisposed\":true,";
     const char *data = memmem(packet, len, ",\"data\":", 8), *id = find_id(packet, len);
     if (!id) {
         events++;
-        return;
+        return true;
     }
     if (!data || id < data) {
         fprintf(stderr, "service: a packet in another order: %.*s\n", (int)len, packet);
@@ -39,18 +42,26 @@ static void answer(struct conn *c, const char *packet, size_t len) {
     size_t tail_len = (size_t)(packet + len - id);
     append_length(&c->out, sizeof head - 1 + value_len + sizeof middle - 1 + tail_len);
     append(&c->out, head, sizeof head - 1);
+    if (value_len > SMALL_BYTES)
+        return send_parts(c,
+                          (struct iovec[]){{(char *)value, value_len},
+                                           {(char *)middle, sizeof middle - 1},
+                                           {(char *)id, tail_len}},
+                          3);
     append(&c->out, value, value_len);
     append(&c->out, middle, sizeof middle - 1);
     append(&c->out, id, tail_len);
+    return true;
 }
 
-/* Answers the whole frames, keeps the rest. False: not frames. */
+/* Answers the whole frames, keeps the rest. False: not frames, or gone. */
 static bool answer_frames(struct conn *c, const char *at, size_t at_len) {
     size_t pos = 0, len, need;
     const char *packet;
     int found;
     while ((found = next_frame(at, at_len, &pos, &packet, &len, &need)) > 0)
-        answer(c, packet, len);
+        if (!answer(c, packet, len))
+            return false;
     keep(c, at, at_len, pos, need);
     return found == 0;
 }

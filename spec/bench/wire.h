@@ -1,5 +1,5 @@
 /*
- * wire.h - what the bench's own programs share: growing buffers, connections on epoll, Nest's frames.
+ * wire.h - what the bench's own programs share: buffers, connections on epoll, Nest's frames.
  *
  * A connection is watched once, edge-triggered: in steady state nothing but recv, send and one
  * epoll_wait per turn. Reads go to one shared buffer, and only what is not whole yet is kept with
