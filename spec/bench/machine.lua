@@ -41,11 +41,15 @@ end
 
 -- A port that was given to it is open when it can be dialled.
 local function wait_open(child)
-  return loop.wait_until(function()
+  for _ = 1, 2000 do
     local ok, peer = pcall(tcp.connect, child.port)
-    if ok then peer:close() end
-    return ok and child.port
-  end, 20000, function() return "port " .. child.port .. " of " .. child:describe() end)
+    if ok then
+      peer:close()
+      return child.port
+    end
+    loop.run_for(10)
+  end
+  error(("port %d is not open: %s"):format(child.port, child:describe()), 0)
 end
 
 --- Waits until "listening on" or "ready" names the port, or until it is open.

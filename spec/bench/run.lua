@@ -20,7 +20,7 @@ local ONCE = {
 local function setting(name, default) return tonumber(os.getenv(name) or default) end
 
 local options = {
-  rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 4), warm_seconds = setting("BENCH_WARM", 3),
+  rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 3), warm_seconds = setting("BENCH_WARM", 3),
 }
 local side_options = {
   rounds = math.min(options.rounds, 2), seconds = math.min(options.seconds, 2),
