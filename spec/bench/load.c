@@ -23,7 +23,7 @@ struct peer {
     size_t sent;       /* of the request */
     size_t left;       /* of the answer's body */
     struct bytes head; /* of the answer, while it is not whole */
-    uint64_t since;    /* asked or due */
+    uint64_t since;    /* asked or due; 0: idle */
 };
 
 static int poll_fd;
@@ -40,6 +40,7 @@ static void fail(const char *what) {
 }
 
 static void rest(struct peer *p) {
+    p->since = 0;
     idle[(idle_first + idle_count++) % peer_count] = p;
 }
 
@@ -120,6 +121,8 @@ static void on_start(struct peer *p, const char *at, size_t len) {
 }
 
 static void on_bytes(struct peer *p, const char *at, size_t len) {
+    if (!p->since)
+        fail("an answer to nothing");
     if (!p->left) {
         on_start(p, at, len);
         return;
