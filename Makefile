@@ -92,7 +92,7 @@ fuzz:
 	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=512 -verbosity=0 -print_final_stats=0 \
 	  $(BUILD)/corpus/$$(basename $$f) || exit 1; done
 
-## bench    the table of figures, side by side with Nest, HAProxy and nginx where present
+## bench    the table of figures, side by side with Nest, HAProxy, nginx and the limit; its goals
 bench: all
 	@sh spec/bench/run
 

@@ -16,6 +16,6 @@ end)
 
 app:post("/charge", perigee.to(billing, { cmd = "charge" }))
 
-app:listen("http://127.0.0.1:0")
+app:listen("http://127.0.0.1:0", { max_body_bytes = 2097152, max_connections = 20000 }) -- 1 MB, 10000 connections
 
 return app

@@ -2,7 +2,9 @@
 
 local ffi = require("ffi")
 local uv = require("luv")
+local loop = require("spec.support.loop")
 local process = require("spec.support.process")
+local tcp = require("spec.support.tcp")
 
 ffi.cdef([[
 typedef struct { long sec; long nsec; } pge_bench_time;
@@ -35,6 +37,28 @@ end
 ---@param place "measured"|"load"
 function machine.place(place, pid)
   if pinned then os.execute(("taskset -apc %s %d >/dev/null"):format(PLACES[place], pid)) end
+end
+
+-- A port that was given to it is open when it can be dialled.
+local function wait_open(child)
+  for _ = 1, 2000 do
+    local ok, peer = pcall(tcp.connect, child.port)
+    if ok then
+      peer:close()
+      return child.port
+    end
+    loop.run_for(10)
+  end
+  error(("port %d is not open: %s"):format(child.port, child:describe()), 0)
+end
+
+--- Waits until "listening on" or "ready" names the port, or until it is open.
+---@return integer
+function machine.wait_port(child)
+  if child.port then return wait_open(child) end
+  return tonumber((loop.wait_until(function()
+    return child.stderr:match("listening on %S+:(%d+)\n") or child.stdout:match("ready (%d+)\n")
+  end, 20000, function() return "a port of " .. child:describe() end)))
 end
 
 -- `perigee serve` is two processes: its supervisor and the worker that does the work. Both count.

@@ -22,7 +22,7 @@ frontend in
   use_backend %%[var(txn.to)]
 backend billing
   http-reuse always
-  server one 127.0.0.1:%d
+  server one 127.0.0.1:%s
 ]]
 
 -- The least a routing script does: it looks at the request and says where it goes.
@@ -38,7 +38,7 @@ master_process off;
 worker_processes 1;
 pid %s.pid;
 error_log stderr error;
-events { worker_connections 1024; }
+events { worker_connections %d; }
 http {
   access_log off;
   client_body_temp_path %s.body;
@@ -47,9 +47,14 @@ http {
   uwsgi_temp_path %s.uwsgi;
   scgi_temp_path %s.scgi;
   keepalive_requests 1000000000;
-  upstream billing { server 127.0.0.1:%d; keepalive 128; keepalive_requests 1000000000; }
+  # What is large stays in memory, as it does in the others.
+  client_max_body_size 2m;
+  client_body_buffer_size 2m;
+  proxy_buffers 64 32k;
+  proxy_max_temp_file_size 0;
+  upstream billing { server 127.0.0.1:%s; keepalive %d; keepalive_requests 1000000000; }
   server {
-    listen 127.0.0.1:%d;
+    listen 127.0.0.1:%d backlog=4096;
     location / { proxy_pass http://billing; proxy_http_version 1.1; proxy_set_header Connection ""; }
   }
 }
@@ -73,7 +78,7 @@ end
 
 local proxies = {}
 
----@param echo_port integer of the HTTP server behind
+---@param echo_port string of the HTTP server behind
 function proxies.haproxy(echo_port)
   local port = free_port()
   local config = HAPROXY:format(write("haproxy.lua", ACTION), port, echo_port)
@@ -82,11 +87,14 @@ function proxies.haproxy(echo_port)
   return child
 end
 
----@param echo_port integer
-function proxies.nginx(echo_port)
+---@param echo_port string
+---@param connections integer each may have one to the server behind as well
+function proxies.nginx(echo_port, connections)
   local port = free_port()
   local at = uv.cwd() .. "/" .. FOLDER .. "nginx"
-  local config = NGINX:format(at, at, at, at, at, at, echo_port, port)
+  local at_least = math.max(connections, 128)
+  -- It closes idle connections when a sixteenth of what it may have is left.
+  local config = NGINX:format(at, at_least * 4, at, at, at, at, at, echo_port, at_least, port)
   local path = uv.cwd() .. "/" .. write("nginx.conf", config)
   local child = machine.start("measured", "nginx", { "-p", uv.cwd(), "-c", path })
   child.port = port

@@ -1,5 +1,6 @@
 /*
- * service.c - the TCP service behind every row of the bench: answers each request with its data.
+ * service.c - the TCP service behind every row of the bench: answers each request with its data,
+ * and one whose pattern says "count" with the number of events that came so far.
  *
  * Speaks as much of Nest's TCP frames (nest-wire 2.2) as the bench writes: ASCII only, so a length
  * counts bytes, and packets in the order pattern, data, id, which both perigee and Nest keep. Cheap
@@ -8,78 +9,94 @@
  */
 #include "wire.h"
 
-/* Where the last `"id":` starts: what follows the data. */
+static size_t events;
+
+/* Where the last `"id":` starts: what follows the data. NULL: an event. */
 static const char *find_id(const char *packet, size_t len) {
-    for (const char *p = packet + len; p-- > packet;)
-        if (*p == '"' && (size_t)(packet + len - p) > 5 && !memcmp(p, "\"id\":", 5))
+    const char *last = packet + (len > 64 ? len - 64 : 0); /* an id is short */
+    for (const char *p = packet + len - 5; p >= last; p--)
+        if (*p == '"' && !memcmp(p, "\"id\":", 5))
             return p;
     return NULL;
 }
 
-/* {"pattern":P,"data":D,"id":I} gives {"response":D,"isDisposed":true,"id":I}; an event nothing. */
-static void answer(struct conn *c, const char *packet, size_t len) {
+/*
+ * {"pattern":P,"data":D,"id":I} gives {"response":D,"isDisposed":true,"id":I}; an event nothing.
+ * Small ones leave together, a large one at once, not copied. False: the connection is gone.
+ */
+static bool answer(struct conn *c, const char *packet, size_t len) {
     static const char head[] = "{\"response\":", middle[] = ",\"isDisposed\":true,";
     const char *data = memmem(packet, len, ",\"data\":", 8), *id = find_id(packet, len);
-    if (!id)
-        return;
+    if (!id) {
+        events++;
+        return true;
+    }
     if (!data || id < data) {
         fprintf(stderr, "service: a packet in another order: %.*s\n", (int)len, packet);
         exit(1);
     }
-    data += 8;
-    size_t data_len = (size_t)(id - 1 - data), tail_len = (size_t)(packet + len - id);
-    size_t total = sizeof head - 1 + data_len + sizeof middle - 1 + tail_len;
-    c->out.len += (size_t)sprintf(reserve(&c->out, LENGTH_DIGITS * 2), "%zu#", total);
+    bool is_count = memmem(packet, (size_t)(data - packet), "count", 5);
+    char digits[24], *end = digits + sizeof digits;
+    const char *value = is_count ? write_decimal(end, events) : data + 8;
+    size_t value_len = (size_t)((is_count ? end : id - 1) - value);
+    size_t tail_len = (size_t)(packet + len - id);
+    append_length(&c->out, sizeof head - 1 + value_len + sizeof middle - 1 + tail_len);
     append(&c->out, head, sizeof head - 1);
-    append(&c->out, data, data_len);
+    if (value_len > SMALL_BYTES)
+        return send_parts(c,
+                          (struct iovec[]){{(char *)value, value_len},
+                                           {(char *)middle, sizeof middle - 1},
+                                           {(char *)id, tail_len}},
+                          3);
+    append(&c->out, value, value_len);
     append(&c->out, middle, sizeof middle - 1);
     append(&c->out, id, tail_len);
+    return true;
 }
 
-/* Answers the whole frames, keeps the rest. False: not frames. */
-static bool answer_frames(struct conn *c) {
-    size_t pos = 0, len;
+/* Answers the whole frames, keeps the rest. False: not frames, or gone. */
+static bool answer_frames(struct conn *c, const char *at, size_t at_len) {
+    size_t pos = 0, len, need;
     const char *packet;
     int found;
-    while ((found = next_frame(&c->in, &pos, &packet, &len)) > 0)
-        answer(c, packet, len);
-    drop_front(&c->in, pos);
+    while ((found = next_frame(at, at_len, &pos, &packet, &len, &need)) > 0)
+        if (!answer(c, packet, len))
+            return false;
+    keep(c, at, at_len, pos, need);
     return found == 0;
 }
 
-static bool on_ready(int poll, struct conn *c, uint32_t events) {
-    if (events & EPOLLOUT) {
-        if (!flush(poll, c))
+static bool on_ready(struct conn *c, uint32_t ready) {
+    const char *at;
+    size_t len;
+    bool drained = false;
+    int got = 1;
+    if (ready & EPOLLOUT)
+        c->is_full = false;
+    while (got > 0 && (!drained || ready & EPOLLRDHUP)) {
+        got = receive(c, &at, &len, &drained);
+        if (got < 0 || (got > 0 && !answer_frames(c, at, len)) || !flush(c))
             return false;
-        if (!c->out.len)
-            watch(poll, c, EPOLL_CTL_MOD, EPOLLIN);
-        return true;
     }
-    ssize_t n = recv(c->fd, reserve(&c->in, READ_BYTES), READ_BYTES, 0);
-    if (n < 0 && errno == EAGAIN)
-        return true;
-    if (n <= 0)
-        return false;
-    c->in.len += (size_t)n;
-    return answer_frames(c) && flush(poll, c);
+    return true;
 }
 
 int main(void) {
     int poll = epoll_create1(0), listener = listen_somewhere();
-    struct conn input = {.fd = STDIN_FILENO}, door = {.fd = listener};
-    watch(poll, &input, EPOLL_CTL_ADD, EPOLLIN);
-    watch(poll, &door, EPOLL_CTL_ADD, EPOLLIN);
+    int input = STDIN_FILENO;
+    watch(poll, input, &input, EPOLLIN);
+    watch(poll, listener, &listener, EPOLLIN);
     for (;;) {
-        struct epoll_event events[64];
-        int n = epoll_wait(poll, events, 64, -1);
+        struct epoll_event ready[64];
+        int n = epoll_wait(poll, ready, 64, -1);
         for (int i = 0; i < n; i++) {
-            struct conn *c = events[i].data.ptr;
-            if (c == &input)
+            void *what = ready[i].data.ptr;
+            if (what == &input)
                 return 0;
-            if (c == &door)
+            if (what == &listener)
                 welcome(poll, listener);
-            else if (!on_ready(poll, c, events[i].events))
-                drop(c);
+            else if (!on_ready(what, ready[i].events))
+                drop(what);
         }
     }
 }

@@ -24,21 +24,24 @@ function figures.sum_up(rounds, field)
   return median and { median = median, spread = spread, rounds = values } or nil
 end
 
---- How many times less of a field it took than the base, round by round: neighbours in time share the machine's mood,
---- which moves more from round to round than what is compared.
+--- One over the other, round by round: neighbours in time share the machine's mood, which moves more from round to
+--- round than what is compared.
+---@param values number[]
+---@param base number[]
 ---@return { median: number, spread: number, rounds: number[] }
-function figures.ratio(base_rounds, rounds, field)
-  local values = {}
-  for i, round in ipairs(rounds) do values[i] = base_rounds[i][field] / round[field] end
-  local median, spread = figures.median(values)
-  return { median = median, spread = spread, rounds = values }
+function figures.ratio(values, base)
+  local ratios = {}
+  for i, value in ipairs(values) do ratios[i] = value / base[i] end
+  local median, spread = figures.median(ratios)
+  return { median = median, spread = spread, rounds = ratios }
 end
 
 local COLUMNS = {
   { "CPU us/req", "cpu_us", 1, "%.1f" }, { "spread", "cpu_us", nil, "%.0f%%" }, { "req/s", "rate", 1, "%.0f" },
-  { "p50 ms", "p50_us", 1e3, "%.2f" }, { "p99 ms", "p99_us", 1e3, "%.2f" }, { "RSS MB", "rss_mb", 1, "%.1f" },
-  { "busy", "busy", 0.01, "%.0f%%" }, -- of one core
+  { "p50 ms", "p50_us", 1e3, "%.2f" }, { "p99 ms", "p99_us", 1e3, "%.2f" }, { "p99.9 ms", "p999_us", 1e3, "%.2f" },
+  { "RSS MB", "rss_mb", 1, "%.1f" }, { "busy", "busy", 0.01, "%.0f%%" }, -- of one core
 }
+local NAMES, CELL = "%-28s %-11s", "%11s"
 
 local function cell(result, column)
   local _, field, unit, format = unpack(column)
@@ -47,15 +50,24 @@ local function cell(result, column)
   return format:format(unit and summed.median / unit or summed.spread * 100)
 end
 
+-- Of the row's first: "1/8.3" for less, "1.2" for more.
+local function ratio_cell(ratio)
+  if not ratio then return "1" end
+  return ratio.median < 1 and ("1/%.1f"):format(1 / ratio.median) or ("%.1f"):format(ratio.median)
+end
+
 --- Prints what came out; results are in the order of rows.lua.
 function figures.print(results)
-  local head = { ("%-20s %-9s"):format("row", "product") }
-  for _, column in ipairs(COLUMNS) do head[#head + 1] = ("%11s"):format(column[1]) end
-  print(table.concat(head) .. ("%11s"):format("CPU ratio"))
+  if #results == 0 then return end
+  local head = { NAMES:format("row", "product") }
+  for _, column in ipairs(COLUMNS) do head[#head + 1] = CELL:format(column[1]) end
+  print(table.concat(head) .. CELL:format("CPU ratio"))
+  local row
   for _, result in ipairs(results) do
-    local line = { ("%-20s %-9s"):format(result.row, result.product) }
-    for _, column in ipairs(COLUMNS) do line[#line + 1] = ("%11s"):format(cell(result, column)) end
-    line[#line + 1] = ("%11s"):format(result.ratio and ("1/%.1f"):format(result.ratio.median) or "1")
+    local line = { NAMES:format(result.row ~= row and result.row or "", result.product) }
+    row = result.row
+    for _, column in ipairs(COLUMNS) do line[#line + 1] = CELL:format(cell(result, column)) end
+    line[#line + 1] = CELL:format(ratio_cell(result.ratio))
     print(table.concat(line))
   end
 end
