@@ -132,7 +132,7 @@ $(BUILD)/obj/llhttp/%.o: /usr/share/llhttp/%.c
 	@echo '  CC   $<'
 	@$(CC) -DLLHTTP_STRICT_MODE=1 $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
 
-$(BUILD)/gen/sources.c: core/embed.lua $(LUA_SRC)
+$(BUILD)/gen/sources.c: core/embed.lua core/dump.lua $(LUA_SRC)
 	@mkdir -p $(@D)
 	@$(LUAJIT) core/embed.lua $(LUA_SRC) > $@.tmp && mv $@.tmp $@
 
