@@ -20,7 +20,9 @@ OPT ?= -O2 -g -fno-omit-frame-pointer
 CPPFLAGS += -Icore -D_GNU_SOURCE -I/usr/include/lua5.1 $(shell pkg-config --cflags $(PKG) $(LLHTTP_PC) 2>/dev/null) \
             $(if $(LLHTTP_PC),,-I/usr/share/include/llhttp)
 CFLAGS += -std=gnu11 -fPIC $(OPT)
-LIBS = $(shell pkg-config --libs libuv openssl hiredis $(LLHTTP_PC) 2>/dev/null) -lm
+# OpenSSL is loaded by whoever needs it (core/base/openssl.c); the tests make certificates with it.
+LIBS = $(shell pkg-config --libs libuv hiredis $(LLHTTP_PC) 2>/dev/null) -lm -ldl
+TEST_LIBS = $(shell pkg-config --libs openssl 2>/dev/null) -lcmocka
 
 VERSION := $(shell sed -n 's/^return "\(.*\)"/\1/p' lua/perigee/version.lua)
 
@@ -151,12 +153,12 @@ $(BUILD)/bin/perigee: $(BUILD)/obj/core/main.o $(OBJ) $(BUILD)/obj/sources.o
 	@echo '  LINK $@'
 	@$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-E -o $@ $< $(OBJ) $(BUILD)/obj/sources.o \
 	  -Wl,--whole-archive $(LUALIB)/libluajit-5.1.a -Wl,--no-whole-archive \
-	  $(LUALIB)/liblua5.1-luv.a $(LUALIB)/liblua5.1-cjson.a $(LIBS) -ldl -lpthread
+	  $(LUALIB)/liblua5.1-luv.a $(LUALIB)/liblua5.1-cjson.a $(LIBS) -lpthread
 
 $(BUILD)/unit/%: spec/unit/%.c $(PLAIN_OBJ)
 	@mkdir -p $(@D)
 	@echo '  UNIT $@'
-	@$(CC) $(CPPFLAGS) -Ispec/unit $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(PLAIN_OBJ) $(LIBS) -lcmocka
+	@$(CC) $(CPPFLAGS) -Ispec/unit $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(PLAIN_OBJ) $(LIBS) $(TEST_LIBS)
 
 $(BUILD)/fuzz/%: spec/fuzz/%.c $(PLAIN_SRC)
 	@mkdir -p $(@D)

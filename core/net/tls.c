@@ -10,11 +10,9 @@
 #include "net/tls.h"
 
 #include <assert.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 
+#include "base/openssl.h"
 #include "net/stream.h"
 
 enum {
@@ -410,7 +408,8 @@ static void tls_close(struct pge_conn *conn) {
         close_inner(self);
         return;
     }
-    SSL_free(self->ssl);
+    if (self->ssl)
+        SSL_free(self->ssl);
     pge_tls_unref(self->tls);
     pge_conn_closed(conn);
 }
