@@ -22,6 +22,10 @@ CPPFLAGS += -Icore -D_GNU_SOURCE -I/usr/include/lua5.1 $(shell pkg-config --cfla
 CFLAGS += -std=gnu11 -fPIC $(OPT)
 # OpenSSL is loaded by whoever needs it (core/base/openssl.c); the tests make certificates with it.
 LIBS = $(shell pkg-config --libs libuv hiredis $(LLHTTP_PC) 2>/dev/null) -lm -ldl
+# Each library that is linked into the program and not loaded saves it some 0.1 MB and 0.1 ms, twice.
+UVDIR := $(shell pkg-config --variable=libdir libuv 2>/dev/null)
+PROGRAM_LIBS = $(patsubst -luv,$(firstword $(wildcard $(UVDIR)/libuv_a.a $(UVDIR)/libuv.a) -luv),\
+               $(patsubst -lhiredis,-l:libhiredis.a,$(LIBS)))
 TEST_LIBS = $(shell pkg-config --libs openssl 2>/dev/null) -lcmocka
 
 VERSION := $(shell sed -n 's/^return "\(.*\)"/\1/p' lua/perigee/version.lua)
@@ -153,7 +157,7 @@ $(BUILD)/bin/perigee: $(BUILD)/obj/core/main.o $(OBJ) $(BUILD)/obj/sources.o
 	@echo '  LINK $@'
 	@$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-E -o $@ $< $(OBJ) $(BUILD)/obj/sources.o \
 	  -Wl,--whole-archive $(LUALIB)/libluajit-5.1.a -Wl,--no-whole-archive \
-	  $(LUALIB)/liblua5.1-luv.a $(LUALIB)/liblua5.1-cjson.a $(LIBS) -lpthread
+	  $(LUALIB)/liblua5.1-luv.a $(LUALIB)/liblua5.1-cjson.a $(PROGRAM_LIBS) -lpthread
 
 $(BUILD)/unit/%: spec/unit/%.c $(PLAIN_OBJ)
 	@mkdir -p $(@D)
