@@ -75,6 +75,8 @@ struct pge_loop {
     unsigned live;               /* connections, listeners and lookups that hold the loop */
     uint64_t rng[2];             /* for jitter and ids; seeded by the system */
     char *read_buf;              /* PGE_READ_SIZE bytes, lent to on_data, owned */
+    struct pge_list warm, busy;  /* net/cool.c: connections that have written lately */
+    struct pge_timer cooling;
 };
 
 /* 0, or UV_ENOMEM. adopt may be NULL (no luv in the process). */

@@ -126,6 +126,7 @@ static int feed(struct tlsconn *self) {
 
 static int tls_write(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done) {
     struct tlsconn *self = of(conn);
+    pge_conn_warm(conn);
     self->rest = data;
     self->rest_size = n;
     int status = feed(self);

@@ -1,9 +1,9 @@
 /*
  * held.c - opens connections and keeps them, doing nothing, until its standard input ends.
  *
- *   held COUNT PORT open|http|nest
+ *   held COUNT PORT open|http|nest TIMES
  *
- * http and nest: each has asked once, and got its answer. Prints "open COUNT".
+ * http and nest: each has asked so many times, and got its answers. Prints "open COUNT".
  */
 #include "wire.h"
 
@@ -33,14 +33,14 @@ static void ask(int fd, const char *text, size_t size) {
 
 int main(int argc, char **argv) {
     char byte;
-    if (argc != 4)
+    if (argc != 5)
         return 2;
-    int count = atoi(argv[1]);
+    int count = atoi(argv[1]), times = atoi(argv[4]);
     for (int i = 0; i < count; i++) {
         int fd = dial((unsigned)atoi(argv[2]));
-        if (argv[3][0] == 'h')
+        for (int t = 0; t < times && argv[3][0] == 'h'; t++)
             ask(fd, http, sizeof http - 1);
-        else if (argv[3][0] == 'n')
+        for (int t = 0; t < times && argv[3][0] == 'n'; t++)
             ask(fd, nest, sizeof nest - 1);
     }
     printf("open %d\n", count);
