@@ -140,7 +140,7 @@ $(BUILD)/obj/llhttp/%.o: /usr/share/llhttp/%.c
 
 $(BUILD)/gen/sources.c: core/embed.lua core/dump.lua $(LUA_SRC)
 	@mkdir -p $(@D)
-	@$(LUAJIT) core/embed.lua $(LUA_SRC) > $@.tmp && mv $@.tmp $@
+	@$(LUAJIT) core/embed.lua "$$(pkg-config --modversion luajit)" $(LUA_SRC) > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/obj/sources.o: $(BUILD)/gen/sources.c core/bind/embedded.h
 	@mkdir -p $(@D)

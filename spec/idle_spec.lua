@@ -2,7 +2,6 @@
 
 local loop = require("spec.support.loop")
 local perigee = require("spec.support.perigee")
-local process = require("spec.support.process")
 local uv = require("luv")
 
 local COUNT = 1000
@@ -135,10 +134,9 @@ describe("an idle program", function()
     os.remove(folder)
     assert(uv.fs_mkdir(folder, 448))
     for _, name in ipairs(LIBRARIES) do assert(io.open(folder .. name, "w")):close() end
-    local one = process.start("build/bin/perigee", { "send", "tls://127.0.0.1:1", "x" },
-      { env = { "LD_LIBRARY_PATH=" .. folder } })
-    assert.equal(2, one:wait())
-    assert.is_truthy(one.stderr:find("INVALID_OPTION: tls: OpenSSL cannot be loaded: ", 1, true), one.stderr)
+    local code, _, err = perigee.run({ "send", "tls://127.0.0.1:1", "x" }, { env = { LD_LIBRARY_PATH = folder } })
+    assert.equal(2, code)
+    assert.is_truthy(err:find("INVALID_OPTION: tls: OpenSSL cannot be loaded: ", 1, true), err)
     for _, name in ipairs(LIBRARIES) do os.remove(folder .. name) end
     uv.fs_rmdir(folder)
   end)
