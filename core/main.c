@@ -87,6 +87,7 @@ static int start(lua_State *L) {
     struct program *program = lua_touserdata(L, 1);
     int argc = (int)lua_tointeger(L, 2);
     char **argv = lua_touserdata(L, 3);
+    lua_gc(L, LUA_GCSTOP, 0); /* what is loaded now stays */
     luaL_openlibs(L);
     preload(L, "luv", luaopen_luv);
     preload(L, "cjson", luaopen_cjson);
@@ -98,6 +99,7 @@ static int start(lua_State *L) {
     lua_getglobal(L, "require");
     lua_pushliteral(L, "perigee.cli");
     lua_call(L, 1, 1);
+    lua_gc(L, LUA_GCRESTART, -1); /* LuaJIT: the next cycle is as far as after one */
     lua_getfield(L, -1, "main");
     lua_createtable(L, argc, 0);
     for (int i = 0; i < argc; i++) {

@@ -2,6 +2,8 @@
 #include "base/buffer.h"
 
 #include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "base/alloc.h"
@@ -35,6 +37,15 @@ int pge_buf_grow(struct pge_buf *b, size_t n) {
     b->data = data;
     b->cap = cap;
     return 0;
+}
+
+void pge_buf_give_back(struct pge_buf *b) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)b->data + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)b->data + b->cap) & ~(page - 1);
+    if (to > from) /* nobody reads what was in them any more; what is around stays as it is */
+        madvise((void *)from, to - from, MADV_DONTNEED);
+    pge_buf_deinit(b);
 }
 
 void pge_buf_trim(struct pge_buf *b, size_t keep) {

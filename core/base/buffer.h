@@ -87,6 +87,10 @@ static inline void pge_buf_consume(struct pge_buf *b, size_t n) {
         b->start = b->end = 0;
 }
 
+/* As deinit, for who will not need it again soon: whole pages go to the system at once, though the
+ * allocator would keep them for what comes. Costs a system call when it holds some. */
+void pge_buf_give_back(struct pge_buf *b);
+
 /* Gives the memory back when more than keep bytes are held by an empty buffer. */
 void pge_buf_trim(struct pge_buf *b, size_t keep);
 

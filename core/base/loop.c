@@ -29,6 +29,8 @@ int pge_loop_init(struct pge_loop *loop, uv_loop_t *uv,
     loop->armed_ms = UINT64_MAX;
     pge_loop_set_virtual(loop, false);
     pge_wheel_init(&loop->wheel, pge_loop_now(loop));
+    pge_list_init(&loop->warm);
+    pge_list_init(&loop->busy);
     for (int phase = 0; phase < PGE_PHASES; phase++)
         pge_list_init(&loop->deferred[phase]);
     int status = uv_random(NULL, NULL, loop->rng, sizeof loop->rng, 0, NULL);

@@ -79,6 +79,8 @@ struct pge_loop {
     /* What is being handed on may lie in this buffer, which is then needed for nothing else: who
      * sends it on may take the memory over, and leaves it empty. NULL: no. See pge_conn_give. */
     struct pge_buf *loan;
+    struct pge_list warm, busy;  /* net/cool.c: connections that have written lately */
+    struct pge_timer cooling;
 };
 
 /* 0, or UV_ENOMEM. adopt may be NULL (no luv in the process). */

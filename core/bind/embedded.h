@@ -5,7 +5,7 @@
 struct pge_embedded {
     const char *module, *chunk; /* "perigee.reply", "@lua/perigee/reply.lua"; NULL ends the array */
     unsigned size;
-    const char *source;
+    const char *source; /* or bytecode */
 };
 
 extern const struct pge_embedded pge_embedded[];

@@ -8,9 +8,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <uv.h>
+
+#include "base/openssl.h"
 
 #define RAW_LEN 32
 #define SEED_BYTES (2 + RAW_LEN + 2)
@@ -117,6 +117,8 @@ int pge_nkey_init(struct pge_nkey *key, struct pge_span seed, const char **why) 
     unsigned char bytes[SEED_BYTES];
     *key = (struct pge_nkey){0};
     int status = read_seed(seed, bytes, why);
+    if (status == 0)
+        status = pge_openssl_load(why);
     if (status == 0) {
         key->secret = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, bytes + 2, RAW_LEN);
         if (!key->secret || !write_public_key(key->secret, key->public_key)) {
@@ -124,12 +126,13 @@ int pge_nkey_init(struct pge_nkey *key, struct pge_span seed, const char **why) 
             status = UV_ENOMEM;
         }
     }
-    OPENSSL_cleanse(bytes, sizeof(bytes));
+    explicit_bzero(bytes, sizeof(bytes));
     return status;
 }
 
 void pge_nkey_deinit(struct pge_nkey *key) {
-    EVP_PKEY_free(key->secret);
+    if (key->secret)
+        EVP_PKEY_free(key->secret);
     *key = (struct pge_nkey){0};
 }
 

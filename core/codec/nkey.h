@@ -23,7 +23,8 @@ struct pge_nkey {
 
 /*
  * seed: a user's, "SU..."; white space around it is allowed. 0, UV_EINVAL (*why says it, static
- * text that does not quote the seed) or UV_ENOMEM. After a failure there is nothing to deinit.
+ * text that does not quote the seed), UV_ENOTSUP (no OpenSSL: *why) or UV_ENOMEM. After a failure
+ * there is nothing to deinit.
  */
 int pge_nkey_init(struct pge_nkey *key, struct pge_span seed, const char **why);
 void pge_nkey_deinit(struct pge_nkey *key); /* all-zero is fine */

@@ -367,8 +367,7 @@ static void on_idle(struct pge_http_conn *c) {
         return;
     }
     pge_http_parse_trim(&c->req.parse);
-    pge_buf_trim(&c->conn->out, 0); /* empty ones only */
-    pge_buf_trim(&c->conn->sending, 0);
+    pge_conn_cool(c->conn);
     wait_for(c, PGE_HTTP_WAIT_REQUEST, limit - idle);
 }
 

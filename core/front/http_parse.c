@@ -96,8 +96,10 @@ void pge_http_parse_next(struct pge_http_parse *p) {
 }
 
 void pge_http_parse_trim(struct pge_http_parse *p) {
-    if (pge_buf_len(&p->in) == 0)
-        pge_http_parse_deinit(p);
+    if (pge_buf_len(&p->in))
+        return;
+    pge_buf_give_back(&p->in);
+    pge_http_parse_deinit(p);
 }
 
 /* Tolerates one empty line before a request (RFC 9112 2.2). False: wait for more, or refused. */

@@ -64,6 +64,7 @@ struct pge_conn *pge_conn_new(struct pge_loop *loop, const struct pge_stream *st
     conn->loop = loop;
     pge_list_init(&conn->given);
     pge_defer_init(&conn->flush, on_flush);
+    pge_list_init(&conn->warm);
     *status = stream->init(conn);
     if (*status < 0)
         goto fail;
@@ -295,8 +296,9 @@ void pge_conn_closed(struct pge_conn *conn) {
     if (conn->events)
         conn->events->on_close(conn);
     drop_queued(conn);
-    pge_buf_deinit(&conn->out);
-    pge_buf_deinit(&conn->sending);
+    pge_buf_clear(&conn->out);
+    pge_buf_clear(&conn->sending);
+    pge_conn_cool(conn);
     pge_free(conn->why);
     pge_free(conn);
     pge_loop_release(loop);

@@ -69,7 +69,9 @@ struct pge_conn {
     struct pge_buf out;                   /* appended since the last write, or gift */
     struct pge_buf sending;               /* borrowed by the stream until its write ends */
     struct pge_defer flush;
-    uint64_t written; /* bytes of the writes that have ended well */
+    struct pge_list warm; /* in loop->warm or ->busy, see cool.c */
+    uint64_t seen;        /* what written was when cool.c last looked */
+    uint64_t written;     /* bytes of the writes that have ended well */
     bool is_open, is_closing, is_sending, is_reading;
     int failed;          /* why nothing can be written any more; 0: it can */
     bool has_ended;      /* on_data told the end: nothing more comes */
@@ -133,6 +135,17 @@ int pge_conn_dirty(struct pge_conn *conn);
 
 /* Writes now instead of at the end of the turn. A failure is told at the end of the turn. */
 void pge_conn_flush(struct pge_conn *conn);
+
+/* Gives buffers of output back that hold nothing. By itself a conn does so when it has been quiet
+ * for 1 to 2 s (cool.c). */
+void pge_conn_cool(struct pge_conn *conn);
+
+/* For streams: it writes. */
+void pge_conn_heat(struct pge_conn *conn);
+static inline void pge_conn_warm(struct pge_conn *conn) {
+    if (pge_list_is_empty(&conn->warm))
+        pge_conn_heat(conn);
+}
 
 /* Bytes not yet taken by the kernel. */
 static inline size_t pge_conn_queued(const struct pge_conn *conn) {

@@ -10,11 +10,9 @@
 #include "net/tls.h"
 
 #include <assert.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 
+#include "base/openssl.h"
 #include "net/stream.h"
 
 enum {
@@ -128,6 +126,7 @@ static int feed(struct tlsconn *self) {
 
 static int tls_write(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done) {
     struct tlsconn *self = of(conn);
+    pge_conn_warm(conn);
     self->rest = data;
     self->rest_size = n;
     int status = feed(self);
@@ -412,7 +411,8 @@ static void tls_close(struct pge_conn *conn) {
         close_inner(self);
         return;
     }
-    SSL_free(self->ssl);
+    if (self->ssl)
+        SSL_free(self->ssl);
     pge_tls_unref(self->tls);
     pge_conn_closed(conn);
 }

@@ -1,14 +1,11 @@
 /* tls_context.c - certificates and keys into OpenSSL contexts; sessions that check names. */
 #include "net/tls.h"
 
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/openssl.h"
 
 struct pge_tls {
     SSL_CTX *ctx;      /* owned */
@@ -156,6 +153,11 @@ static void set_policy(struct pge_tls *tls, const struct pge_tls_options *o) {
 struct pge_tls *pge_tls_new(const struct pge_tls_options *options, bool is_server, char *why_text,
                             size_t why_size) {
     struct why why = {why_text, why_size};
+    const char *why_not;
+    if (pge_openssl_load(&why_not) < 0) {
+        snprintf(why_text, why_size, "tls: OpenSSL cannot be loaded: %s", why_not);
+        return NULL;
+    }
     ERR_clear_error();
     snprintf(why_text, why_size, "tls: out of memory");
     struct pge_tls *tls = pge_calloc(1, sizeof *tls);

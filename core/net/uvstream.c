@@ -49,6 +49,7 @@ static void on_write(uv_write_t *req, int status) {
 int pge_uvconn_write(struct pge_conn *conn, const char *data, size_t n, pge_write_cb done) {
     struct pge_uvconn *self = of(conn);
     size_t sent = 0;
+    pge_conn_warm(conn);
     while (sent < n) { /* in chunks: the result is an int */
         size_t chunk = n - sent > 1u << 30 ? 1u << 30 : n - sent;
         uv_buf_t buf = {.base = (char *)data + sent, .len = chunk};

@@ -49,6 +49,25 @@ static void starts_over_when_all_is_consumed(void **state) {
     pge_buf_deinit(&b);
 }
 
+static void gives_pages_back_and_can_be_used_again(void **state) {
+    (void)state;
+    static const size_t sizes[] = {0, 1, 4096, 70000, 1024 * 1024};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct pge_buf b = {0}, after = {0};
+        assert_int_equal(pge_buf_reserve(&b, sizes[i]), 0);
+        memset(b.data, 'x', b.cap);
+        assert_int_equal(PGE_BUF_LIT(&after, "stays"), 0); /* next to it, often */
+        pge_buf_give_back(&b);
+        assert_null(b.data);
+        assert_int_equal(b.cap, 0);
+        assert_memory_equal(pge_buf_head(&after), "stays", 5);
+        assert_int_equal(PGE_BUF_LIT(&b, "new"), 0);
+        assert_memory_equal(pge_buf_head(&b), "new", 3);
+        pge_buf_deinit(&b);
+        pge_buf_deinit(&after);
+    }
+}
+
 static void takes_an_empty_append(void **state) {
     (void)state;
     struct pge_buf b = {0};
@@ -159,6 +178,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_back_what_was_appended),
         cmocka_unit_test(starts_over_when_all_is_consumed),
+        cmocka_unit_test(gives_pages_back_and_can_be_used_again),
         cmocka_unit_test(takes_an_empty_append),
         cmocka_unit_test(refuses_sizes_that_overflow),
         cmocka_unit_test(keeps_its_bytes_when_memory_runs_out),

@@ -272,6 +272,34 @@ static void survives_every_failing_allocation(void **state) {
     assert_memory_equal(p->client.text, "hello", 5);
 }
 
+/* ---- quiet ---- */
+
+static size_t held(const struct side *side) {
+    return side->conn->out.cap + side->conn->sending.cap;
+}
+
+static void gives_its_buffers_back_when_quiet(void **state) {
+    static const char much[40000];
+    struct pair *p = *state;
+    open_pair(p);
+    assert_int_equal(pge_conn_write(p->client.conn, much, sizeof much), 0);
+    write_text(&p->server, "hi");
+    rig_until(p->rig, p->server.got == sizeof much && p->client.got == 2);
+    assert_true(held(&p->client) >= sizeof much);
+    rig_stop_clock(p->rig);
+    rig_pass(p->rig, 1000); /* the first look sees that something was written */
+    assert_true(held(&p->client) >= sizeof much);
+    write_text(&p->server, "hi");
+    rig_until(p->rig, p->client.got == 4);
+    rig_pass(p->rig, 1000);
+    assert_int_equal(held(&p->client), 0);
+    assert_true(held(&p->server) > 0);
+    rig_pass(p->rig, 1000);
+    assert_int_equal(held(&p->server), 0);
+    write_text(&p->client, "again"); /* and it goes on */
+    rig_until(p->rig, p->server.got == sizeof much + 5);
+}
+
 int main(void) {
     static const struct stream_case cases[] = {
         CASE(carries_bytes_both_ways),
@@ -288,6 +316,7 @@ int main(void) {
         CASE(carries_much_both_ways_at_once),
         CASE(holds_the_end_back_while_paused),
         CASE(survives_every_failing_allocation),
+        CASE(gives_its_buffers_back_when_quiet),
     };
     return stream_run("stream", cases, sizeof cases / sizeof cases[0]);
 }

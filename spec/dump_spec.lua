@@ -1,0 +1,77 @@
+-- core/dump.lua: the bytecode that perigee's own modules are inside the program as.
+local dump = dofile("core/dump.lua")
+
+local SOURCE = [[
+local kept = {}
+local function make(id, n, ...)
+  for i = 1, n do kept[i] = { id = id, kind = "order", to = id and i or 0, sum = i + 1, at = false, by = "x" } end
+  for i = 1, n do kept[n + i] = { id, kind = "list", i, i + 1 } end
+  for i = 1, n do kept[2 * n + i] = { kind = "rest", ... } end
+  return kept
+end
+return make
+]]
+
+-- What the tables of 1000 calls take.
+local function bytes_of(chunk)
+  local make = chunk()
+  make(1, 1000, 1)
+  collectgarbage()
+  local before = collectgarbage("count")
+  local kept = make(2, 1000, 1)
+  collectgarbage()
+  local after = collectgarbage("count")
+  assert.equal(3000, #kept)
+  return after - before, kept
+end
+
+-- What making them takes besides: a table that grows leaves its former self behind.
+local function garbage_of(chunk)
+  local make = chunk()
+  make(1, 1000, 1)
+  collectgarbage()
+  collectgarbage("stop")
+  local before = collectgarbage("count")
+  make(2, 1000, 1)
+  local after = collectgarbage("count")
+  collectgarbage("restart")
+  return after - before
+end
+
+describe("the bytecode in the program", function()
+  it("makes tables as large as the source makes them", function()
+    local source, made = loadstring(SOURCE), loadstring(dump(SOURCE, "@x.lua"))
+    assert.near(bytes_of(source), bytes_of(made), 1)
+    assert.near(garbage_of(source), garbage_of(made), 1)
+  end)
+
+  it("makes tables of the same content", function()
+    local _, kept = bytes_of(loadstring(dump(SOURCE, "@x.lua")))
+    assert.same({ id = 2, kind = "order", to = 3, sum = 4, at = false, by = "x" }, kept[3])
+    assert.same({ 2, 3, 4, kind = "list" }, kept[1003])
+    assert.same({ 1, kind = "rest" }, kept[2003])
+  end)
+
+  it("keeps the chunk's name, lines, and constants of all kinds", function()
+    local text = "local t = { 1.5, -2, true, [7] = 3, none = nil, x = 0x123456789abcdefLL, y = 2i }\n" ..
+      "local function f() error('here') end\nreturn t, f"
+    local t, f = loadstring(dump(text, "@dir/x.lua"))()
+    assert.equal("0+2i", tostring(t.y)) -- such are equal to nothing
+    t.y = nil
+    assert.same({ 1.5, -2, true, [7] = 3, x = 0x123456789abcdefLL }, t)
+    assert.equal("dir/x.lua:2: here", select(2, pcall(f)))
+  end)
+
+  it("is the same at each build", function()
+    assert.equal(dump(SOURCE, "@x.lua"), dump(SOURCE, "@x.lua"))
+  end)
+
+  it("is made of every module", function()
+    for path in io.popen("find lua -name '*.lua'"):lines() do
+      local file = io.open(path, "rb")
+      local text = file:read("*a")
+      file:close()
+      assert.equal("\27LJ", dump(text, "@" .. path):sub(1, 3))
+    end
+  end)
+end)
