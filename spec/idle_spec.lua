@@ -13,6 +13,8 @@ local perigee = require("perigee")
 local app = perigee.app()
 local big = ("x"):rep(50000)
 app:get("/", function(req) return req.query.big and big or "ok" end)
+app:post("/", function(req) return #req:body() end)
+app:message("size", function(data) return #data end)
 app:message("small", function(data) return data end)
 app:message("big", function() return big end)
 app:listen("http://127.0.0.1:0")
@@ -20,14 +22,19 @@ app:listen("tcp://127.0.0.1:0")
 return app
 ]]
 
+local TEXT = ("x"):rep(50000)
+local SENT = ('{"pattern":"size","data":"%s","id":"12"}'):format(TEXT)
+
 local REQUESTS = {
   http = { small = "GET / HTTP/1.1\r\nhost: x\r\n\r\n", big = "GET /?big=1 HTTP/1.1\r\nhost: x\r\n\r\n" },
   tcp = {
     small = '44#{"pattern":"small","data":"hello","id":"12"}', big = '42#{"pattern":"big","data":"hello","id":"12"}',
   },
 }
+REQUESTS.http.sent = ("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s"):format(#TEXT, TEXT)
+REQUESTS.tcp.sent = #SENT .. "#" .. SENT
 local LIBRARIES = { "/libssl.so.3", "/libssl.so.1.1" }
-local SIZES = { small = 20, big = 50000 } -- of the answers, at least
+local SIZES = { small = 20, sent = 20, big = 50000 } -- of the answers, at least
 
 local child, ports, clients
 
@@ -94,10 +101,10 @@ local function bytes_each(wire, kind)
   local request, size = REQUESTS[wire][kind], SIZES[kind]
   local pid = worker_of(child)
   open_all(FIRST, ports[wire], request, size, TIMES)
-  loop.run_for(2500)
+  loop.run_for(2200)
   local before = field(pid, "RssAnon")
   open_all(COUNT, ports[wire], request, size, 1)
-  loop.run_for(2500)
+  loop.run_for(2200)
   return (field(pid, "RssAnon") - before) / COUNT
 end
 
@@ -105,6 +112,7 @@ describe("an idle connection", function()
   for _, case in ipairs({
     { "http", nil, 2048, "just opened" }, { "http", "small", 4096, "after a request" },
     { "tcp", nil, 2048, "just opened" }, { "tcp", "small", 4096, "after a message" },
+    { "http", "sent", 12288, "after a body of 50 kB" }, { "tcp", "sent", 12288, "after a message of 50 kB" },
     { "http", "big", 12288, "after an answer of 50 kB" }, { "tcp", "big", 12288, "after an answer of 50 kB" },
   }) do
     local wire, kind, limit, when = unpack(case)
