@@ -339,11 +339,12 @@ describe("nats", function()
     it("are replaced as a whole: what stays is not touched, the rest comes and goes", function()
       local core = require("perigee.core")
       local broker, heard, state = brokers.nats(), {}, nil
-      local server = core.server({
+      local server
+      server = core.server({
         transport = "nats", hosts = { { host = "127.0.0.1", port = broker.port } }, max_connections = 1,
       }, {
-        on_message = function(_, _, data, _, index, channel)
-          heard[#heard + 1] = index .. ":" .. channel .. ":" .. data
+        on_message = function(_, _, _, _, index, channel)
+          heard[#heard + 1] = index .. ":" .. channel .. ":" .. server:data()
         end,
         on_gone = print, on_fault = print, on_close = function() state = "closed" end,
         on_status = function(status) state = status end,
