@@ -3,18 +3,20 @@
 
 local cjson = require("cjson")
 local broker = require("spec.support.broker")
+local chart = require("spec.bench.chart")
 local figures = require("spec.bench.table")
 local goals = require("spec.bench.goals")
 local machine = require("spec.bench.machine")
 local process = require("spec.support.process")
 
 local LOADS = { http = require("spec.bench.http"), calls = require("spec.bench.calls") }
-local OUT = "build/bench/bench.json"
+local OUT, CHART = "build/bench/bench.json", "build/bench/bench.svg"
 
 -- What is measured once, beside the rows. Each is a module of spec/bench: measure(seconds) gives a plain table, which
 -- the JSON has under this name, and print(table) shows it. `seconds` may be set, 0 leaves it out.
 local ONCE = {
   { name = "reload", seconds = 60, setting = "BENCH_RELOAD_SECONDS" },
+  { name = "startup" }, { name = "idle" }, { name = "copies" },
 }
 
 local function setting(name, default) return tonumber(os.getenv(name) or default) end
@@ -130,7 +132,7 @@ local function print_all(about, results, once, judged)
     if once[one.name] then require("spec.bench." .. one.name).print(once[one.name]) end
   end
   goals.print(judged)
-  print("written to " .. OUT)
+  print("written to " .. OUT .. " and " .. CHART)
 end
 
 local function bench()
@@ -144,6 +146,7 @@ local function bench()
   }
   for name, result in pairs(once) do all[name] = result end
   write_json(all)
+  chart.write(CHART, results, goals.lines(judged), all)
   print_all(about, results, once, judged)
 end
 
