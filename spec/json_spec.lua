@@ -414,6 +414,94 @@ describe("decoding what was decoded before", function()
     assert.equal(2, core.json_decode('{"k1":1,"k1":2}').k1)
   end)
 
+  -- A text of an object with these keys, and the values that are to be in it.
+  local function object(keys, salt)
+    local parts, expected = {}, {}
+    for i, key in ipairs(keys) do
+      local value = ({ salt * i, "v" .. salt, true, null })[i % 4 + 1]
+      parts[i] = core.json_encode(key) .. (salt % 3 == 0 and " : " or ":") .. core.json_encode(value)
+      expected[key] = value
+    end
+    return "{" .. table.concat(parts, salt % 2 == 0 and "," or " ,\n") .. "}", expected
+  end
+
+  local function check(keys, times)
+    for i = 1, times do
+      local text, expected = object(keys, i)
+      assert.same(expected, core.json_decode(text))
+    end
+  end
+
+  it("gives objects that come again and again the same members as others", function()
+    check({ "id", "amount", "currency", "note" }, 30)
+    check({ "id" }, 3) -- fewer
+    check({ "id", "amount", "currency", "note", "more" }, 3)
+    check({ "id", "currency", "amount", "note" }, 3) -- another order
+    check({ "id", "amount", "currency" }, 30) -- and now these again and again
+    check({ "id", "amount", "currency", "note" }, 30)
+    check({ "ide", "amount" }, 3)
+    check({ "", "a b", "\228\184\128", "if", "a.b" }, 30)
+    check({ "with \"quotes\"", "x" }, 30)
+    check({ ("long"):rep(80), "x" }, 30)
+    for count = 15, 18 do
+      local keys = {}
+      for i = 1, count do keys[i] = "k" .. i end
+      check(keys, 30)
+    end
+  end)
+
+  it("knows keys that are spelt in another way, or come twice", function()
+    for _ = 1, 20 do assert.same({ a = 1, b = 2 }, core.json_decode('{"a":1,"b":2}')) end
+    assert.same({ a = 1, b = 2 }, core.json_decode('{"\\u0061":1,"b":2}'))
+    assert.same({ a = 1, b = 2 }, core.json_decode('{"a":1,"\\u0062":2}'))
+    assert.same({ a = 3, b = 2 }, core.json_decode('{"a":1,"b":2,"a":3}'))
+    for _ = 1, 20 do assert.same({ a = 2 }, core.json_decode('{"a":1,"a":2}')) end
+    for _ = 1, 20 do assert.same({ a = 1, b = 2 }, core.json_decode('{"a":1,"\\u0062":2}')) end
+  end)
+
+  it("takes objects within objects that begin with the same key", function()
+    local text, expected = '{"id":1,"of":2}', { id = 1, of = 2 }
+    for depth = 1, 40 do
+      for _ = 1, 12 do assert.same(expected, core.json_decode(text)) end
+      if depth % 3 == 0 then
+        text, expected = '{"id":' .. text .. ',"other":' .. depth .. "}", { id = expected, other = depth }
+      else
+        text, expected = '{"id":' .. text .. ',"of":[' .. text .. "]}", { id = expected, of = array({ expected }) }
+      end
+      if #text > 100000 then break end
+    end
+    local deep = ('{"id":'):rep(600) .. "1" .. ("}"):rep(600)
+    for _ = 1, 20 do assert.is_nil((core.json_decode(deep))) end
+    local fits = ('{"id":'):rep(500) .. "1" .. ("}"):rep(500)
+    for _ = 1, 20 do assert.is_table(core.json_decode(fits)) end
+  end)
+
+  it("takes any mixture as cjson takes it", function()
+    local seed = 7
+    local function random(n)
+      seed = (seed * 16807) % 2147483647
+      return seed % n + 1
+    end
+    local names = { "a", "b", "ab", "abc", "id", "key", "order", "orders" }
+    local function make(depth)
+      local parts, used = {}, {}
+      for i = 1, random(6) - 1 do
+        local name = names[random(#names)]
+        if not used[name] then
+          used[name] = true
+          local value = depth < 3 and random(3) == 1 and make(depth + 1) or tostring(random(99))
+          parts[#parts + 1] = ('"%s":%s'):format(name, value)
+        end
+        if i > 5 then break end
+      end
+      return "{" .. table.concat(parts, ",") .. "}"
+    end
+    for _ = 1, 3000 do
+      local text = make(1)
+      for _ = 1, random(12) do assert.same(cjson.decode(text), core.json_decode(text)) end
+    end
+  end)
+
   it("reads whole numbers of every length", function()
     for digits = 1, 15 do
       local text = ("9"):rep(digits)

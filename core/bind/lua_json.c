@@ -5,6 +5,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "bind/lua_json_maker.h"
 #include "bind/lua_json_shape.h"
 #include "bind/lua_json_state.h"
 #include "codec/json.h"
@@ -15,7 +16,7 @@ struct lib {
     struct pge_json_scan scan;
     struct pge_buf buf;
     struct pge_lua_json_shapes shapes;
-    uint8_t sizes[1 << PGE_LUA_JSON_SIZE_BITS];
+    struct pge_lua_json_maker makers[PGE_LUA_JSON_MAKERS];
 };
 
 /* A bigger scratch buffer is given back after use. */
@@ -234,8 +235,8 @@ static void keep_lib(lua_State *L) {
     lua_rawseti(L, -2, PGE_LUA_JSON_LIB);
     lua_pushlightuserdata(L, &lib->shapes);
     lua_rawseti(L, -2, PGE_LUA_JSON_SHAPES_OF);
-    lua_pushlightuserdata(L, lib->sizes);
-    lua_rawseti(L, -2, PGE_LUA_JSON_SIZES_OF);
+    lua_pushlightuserdata(L, lib->makers);
+    lua_rawseti(L, -2, PGE_LUA_JSON_MAKERS_OF);
     lua_createtable(L, PGE_LUA_JSON_SHAPE_ANCHORS, 0);
     lua_rawseti(L, -2, PGE_LUA_JSON_ANCHORS);
 }

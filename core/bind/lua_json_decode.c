@@ -3,7 +3,8 @@
  *
  * A table's first members wait on the Lua stack until it is known how many there are, so that small
  * tables are made in their final size:  | k1 v1 k2 v2 k3 v3 |  ->  | {k1 = v1, ...} |
- * Objects need not wait where the one before with the same first key tells how many there will be.
+ * Objects need not wait where those before with the same first key tell what there will be: see
+ * lua_json_maker.h.
  * The text is known to be JSON: only where a number may touch its end does anyone look for it.
  */
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #include <uv.h>
 
 #include "bind/lua_json.h"
+#include "bind/lua_json_maker.h"
 #include "bind/lua_json_state.h"
 #include "codec/json.h"
 #include "codec/number.h"
@@ -30,10 +32,16 @@ enum {
 
 struct decoder {
     lua_State *L;
-    uint8_t
-        *sizes; /* of objects, by their first key: see lua_json_state.h; NULL before the first */
-    const char *p, *end; /* borrowed: what is left of the text */
+    struct pge_lua_json_maker *makers; /* NULL before the first object */
+    const struct making *making;       /* objects whose maker is in use */
+    const char *p, *end;               /* borrowed: what is left of the text */
     int depth;
+};
+
+/* A maker in use: what it knows must stay as it is, whatever the members are like. */
+struct making {
+    const struct pge_lua_json_maker *maker;
+    const struct making *outer;
 };
 
 static int decode_value(struct decoder *d);
@@ -212,41 +220,81 @@ static void make_object(lua_State *L, int base, int hint) {
     lua_settop(L, base + 1);
 }
 
-/* Where the size of an object whose first key is on the stack is remembered. */
-static uint8_t *size_of(struct decoder *d) {
+static struct pge_lua_json_maker *maker_of(struct decoder *d) {
     lua_State *L = d->L;
-    if (!d->sizes) {
+    if (!d->makers) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, PGE_LUA_JSON_STATE);
-        lua_rawgeti(L, -1, PGE_LUA_JSON_SIZES_OF);
-        d->sizes = lua_touserdata(L, -1);
+        lua_rawgeti(L, -1, PGE_LUA_JSON_MAKERS_OF);
+        d->makers = lua_touserdata(L, -1);
         lua_pop(L, 2);
     }
-    uint64_t id = (uint64_t)(uintptr_t)lua_topointer(L, -1); /* equal strings have one address */
-    return &d->sizes[(id * UINT64_C(0x9E3779B97F4A7C15)) >> (64 - PGE_LUA_JSON_SIZE_BITS)];
+    return pge_lua_json_maker_of(d->makers, d->p, d->end);
+}
+
+static bool is_in_use(const struct decoder *d, const struct pge_lua_json_maker *maker) {
+    const struct making *making = d->making;
+    while (making && making->maker != maker)
+        making = making->outer;
+    return making != NULL;
+}
+
+/* Decodes members as long as their keys are the maker's: their values are left above its function.
+ * *mark: what follows the last one. */
+static int decode_known(struct decoder *d, const struct pge_lua_json_maker *maker,
+                        struct pge_lua_json_found *found, char *mark) {
+    struct making making = {maker, d->making};
+    int status = 0;
+    lua_rawgeti(d->L, LUA_REGISTRYINDEX, maker->ref);
+    d->making = &making;
+    for (unsigned i = 0, from = 0; status == 0 && *mark == ',' && i < maker->count; i++) {
+        size_t n = maker->ends[i] - from;
+        const char *key = d->p;
+        if ((size_t)(d->end - key) < n || memcmp(key, maker->text + from, n) != 0)
+            break;
+        d->p += n;
+        pge_lua_json_found_add(found, key, d->p);
+        next_mark(d); /* ':' */
+        status = decode_value(d);
+        if (status == 0)
+            *mark = next_mark(d);
+        from = maker->ends[i];
+    }
+    d->making = making.outer;
+    return status;
+}
+
+/* Turns the maker's function at base + 1 and the values above it into a table, key by key. */
+static void spread(struct decoder *d, int base, const struct pge_lua_json_found *found) {
+    lua_State *L = d->L;
+    lua_createtable(L, 0, (int)found->count + 1);
+    for (unsigned i = 0; i < found->count; i++) {
+        lua_pushlstring(L, found->keys[i].p + 1, found->keys[i].n - 2);
+        lua_pushvalue(L, base + 2 + (int)i);
+        lua_rawset(L, -3);
+    }
+    lua_replace(L, base + 1);
+    lua_settop(L, base + 1);
 }
 
 /* The first key is on the stack: makes the table beneath it, if its size is known. */
-static bool make_known(lua_State *L, int base, int size) {
+static bool make_known(lua_State *L, int base, unsigned size) {
     if (size == 0)
         return false;
-    lua_createtable(L, 0, size);
+    lua_createtable(L, 0, (int)size);
     lua_insert(L, base + 1);
     return true;
 }
 
-/* d->p is at the first key, or at the closing bracket. */
-static int decode_members(struct decoder *d, int base, int batch) {
+/* The members that are left, one by one. is_made: the table of those before is at base + 1. */
+static int decode_members(struct decoder *d, int base, int batch, bool is_made, unsigned size,
+                          struct pge_lua_json_found *found, char mark) {
     lua_State *L = d->L;
-    uint8_t *size = NULL;
-    bool is_made = false;
-    int count = 0;
-    char mark = *d->p == '}' ? *d->p++ : ',';
     while (mark == ',') {
+        const char *key = d->p;
         decode_string(d);
-        if (count++ == 0) {
-            size = size_of(d);
-            is_made = make_known(L, base, *size);
-        }
+        pge_lua_json_found_add(found, key, d->p);
+        if (found->count == 1)
+            is_made = make_known(L, base, size);
         next_mark(d); /* ':' */
         int status = decode_value(d);
         if (status != 0)
@@ -254,23 +302,51 @@ static int decode_members(struct decoder *d, int base, int batch) {
         mark = next_mark(d);
         if (is_made) {
             lua_rawset(L, base + 1);
-        } else if (count == batch && mark == ',') {
+        } else if (found->count == (unsigned)batch && mark == ',') {
             make_object(L, base, 2 * batch);
             is_made = true;
         }
     }
     if (!is_made)
-        make_object(L, base, count);
-    if (size)
-        *size = (uint8_t)(count <= BATCH ? count : 0);
+        make_object(L, base, (int)found->count);
     return 0;
 }
 
+/* d->p is at the first key. */
+static int decode_keyed(struct decoder *d, int base, int batch) {
+    struct pge_lua_json_maker *maker = maker_of(d);
+    struct pge_lua_json_found found;
+    char mark = ',';
+    bool is_known = maker->ref && batch > 1;
+    int status = 0;
+    found.count = 0; /* the rest is not cleared: 256 bytes */
+    if (is_known) {
+        status = decode_known(d, maker, &found, &mark);
+        if (status == 0 && mark == '}' && found.count == maker->count) {
+            maker->spare = PGE_LUA_JSON_MAKER_SPARE;
+            lua_call(d->L, (int)found.count, 1);
+            return 0;
+        }
+        if (status == 0)
+            spread(d, base, &found);
+    }
+    if (status == 0)
+        status = decode_members(d, base, batch, is_known, maker->count, &found, mark);
+    if (status == 0 && batch > 1 && !is_in_use(d, maker))
+        pge_lua_json_maker_learn(d->L, maker, &found);
+    return status;
+}
+
 static int decode_object(struct decoder *d) {
-    int base = lua_gettop(d->L), batch;
+    int base = lua_gettop(d->L), batch, status = 0;
     if (!open_table(d, &batch))
         return UV_E2BIG;
-    int status = decode_members(d, base, batch);
+    if (*d->p == '}') {
+        d->p++;
+        lua_createtable(d->L, 0, 0);
+    } else {
+        status = decode_keyed(d, base, batch);
+    }
     d->depth--;
     return status;
 }

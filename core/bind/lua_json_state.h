@@ -19,13 +19,9 @@ enum pge_lua_json_slot {
     PGE_LUA_JSON_UINT64,    /* ctype */
     PGE_LUA_JSON_LIB,       /* userdata of lua_json.c */
     PGE_LUA_JSON_SHAPES_OF, /* light userdata: the lib's struct pge_lua_json_shapes */
-    PGE_LUA_JSON_SIZES_OF, /* light userdata: how many members the object of a place had, 0: unknown
-                            */
-    PGE_LUA_JSON_ANCHORS,  /* table: the keys of these shapes */
+    PGE_LUA_JSON_MAKERS_OF, /* light userdata: the lib's makers */
+    PGE_LUA_JSON_ANCHORS,   /* table: the keys of these shapes */
 };
-
-/* Sizes of decoded objects are remembered in 2^bits places. */
-enum { PGE_LUA_JSON_SIZE_BITS = 7 };
 
 /* lua_type of a cdata; lua_topointer gives the address of its bytes. No header names it. */
 #define PGE_LUA_TCDATA 10

@@ -98,7 +98,8 @@ function goals.print(judged)
   if #judged == 0 then return end
   print(("\n%-78s %8s %7s  %s"):format("goal", "seen", "spread", "met"))
   for _, one in ipairs(judged) do
-    print(("%-78s %8.3f %6.0f%%  %s"):format(one.goal .. " " .. one.bound, one.seen, one.spread * 100, one.met and "yes" or "NO"))
+    local what, met = one.goal .. " " .. one.bound, one.met and "yes" or "NO"
+    print(("%-78s %8.3f %6.0f%%  %s"):format(what, one.seen, one.spread * 100, met))
   end
 end
 

@@ -12,7 +12,7 @@
 static const char http[] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 static const char nest[] = "46#{\"pattern\":\"echo\",\"data\":\"hello\",\"id\":\"12345\"}";
 
-static int dial(unsigned port) {
+static int dial_to(unsigned port) {
     struct sockaddr_in at = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
         return 2;
     int count = atoi(argv[1]), times = atoi(argv[4]);
     for (int i = 0; i < count; i++) {
-        int fd = dial((unsigned)atoi(argv[2]));
+        int fd = dial_to((unsigned)atoi(argv[2]));
         for (int t = 0; t < times && argv[3][0] == 'h'; t++)
             ask(fd, http, sizeof http - 1);
         for (int t = 0; t < times && argv[3][0] == 'n'; t++)
