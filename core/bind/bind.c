@@ -126,11 +126,26 @@ void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFun
     lua_pushcfunction(L, gc);
     lua_setfield(L, -2, "__gc");
     lua_newtable(L);
-    luaL_register(L, NULL, methods);
+    for (; methods->name; methods++) {
+        lua_pushvalue(L, -2);
+        lua_pushcclosure(L, methods->func, 1);
+        lua_setfield(L, -2, methods->name);
+    }
     lua_setfield(L, -2, "__index");
     lua_pushstring(L, name);
     lua_setfield(L, -2, "__name");
     lua_pop(L, 1);
+}
+
+void *pge_check_box(lua_State *L, int idx, const char *name) {
+    void *box = lua_touserdata(L, idx);
+    if (box && lua_getmetatable(L, idx)) {
+        bool is_own = lua_rawequal(L, -1, lua_upvalueindex(1));
+        lua_pop(L, 1);
+        if (is_own)
+            return box;
+    }
+    return luaL_checkudata(L, idx, name);
 }
 
 void *pge_box_new(lua_State *L, struct pge_bind *bind, size_t size, const char *class_name,

@@ -71,8 +71,10 @@ void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg);
  * logged. */
 bool pge_bind_call(struct pge_bind *bind, pge_bind_fn fn, void *arg);
 
-/* Registers a class: methods in __index, gc in __gc. */
+/* Registers a class: methods in __index, gc in __gc. A method's first upvalue is the metatable. */
 void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc);
+/* luaL_checkudata; in a method of that class without a look-up of its name. */
+void *pge_check_box(lua_State *L, int idx, const char *name);
 
 /* ---- options out of a table at idx; missing is NULL or the fallback; wrong types raise ---- */
 char *pge_opt_text(lua_State *L, int idx, const char *name); /* owned copy; raises on memory */

@@ -4,7 +4,7 @@
 #define CLASS "perigee.core.client"
 
 struct pge_lua_client *pge_lua_client_check(lua_State *L, int idx) {
-    struct pge_lua_client *c = luaL_checkudata(L, idx, CLASS);
+    struct pge_lua_client *c = pge_check_box(L, idx, CLASS);
     luaL_argcheck(L, c->client, idx, "client is closed");
     return c;
 }

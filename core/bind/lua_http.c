@@ -17,7 +17,7 @@
 enum { CHUNK = 64 };
 
 struct pge_lua_http *pge_lua_http_check(lua_State *L) {
-    return luaL_checkudata(L, 1, CLASS);
+    return pge_check_box(L, 1, CLASS);
 }
 
 /* ---- slots ---- */

@@ -20,7 +20,7 @@ struct server {
 };
 
 static struct server *check(lua_State *L) {
-    struct server *s = luaL_checkudata(L, 1, CLASS);
+    struct server *s = pge_check_box(L, 1, CLASS);
     return s;
 }
 

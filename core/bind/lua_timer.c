@@ -59,7 +59,7 @@ static int timer_new(lua_State *L) {
 }
 
 static int timer_cancel(lua_State *L) {
-    struct timer *t = luaL_checkudata(L, 1, CLASS);
+    struct timer *t = pge_check_box(L, 1, CLASS);
     if (t->fn_ref != LUA_NOREF)
         disarm(t);
     return 0;

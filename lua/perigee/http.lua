@@ -25,6 +25,9 @@ local STATUS = {
 ---@class perigee.HttpServer
 ---@field closed perigee.Promise settles when everything is closed
 ---@field private core perigee.core.http
+---@field private body function of the core; so are these:
+---@field private forward function
+---@field private reply_json function
 ---@field private router perigee.Router its handlers are { fn =, to =, on_error =, takes_context =, owner = }
 ---@field private stamps? boolean
 ---@field private running table<integer, perigee.Exchange> until answered
@@ -113,7 +116,7 @@ function Exchange:value(value, direct)
   if direct and type(value) == "string" then
     return check_sent(self, http:reply(number, 200, { "content-type", TEXT }, value))
   end
-  return check_sent(self, http:reply_json(number, 200, nil, value))
+  return check_sent(self, self.http.reply_json(http, number, 200, nil, value))
 end
 
 function Exchange:next(value)
@@ -199,7 +202,7 @@ local function forward(self, number, route)
   local to = route.handler.to
   local client, timeout = registry.direct(to.client)
   if not client then return false end
-  local ok, message = self.core:forward(number, client, to.json, timeout, route.handler.on_error)
+  local ok, message = self.forward(self.core, number, client, to.json, timeout, route.handler.on_error)
   if not ok and message ~= "CLOSED" then self.core:problem(number, 400, message) end
   return true
 end
@@ -213,7 +216,7 @@ function Http:receive(number, method, path, query, has_body)
   if route.handler.to and forward(self, number, route) then return end
   return self:run(route, request.new({
     http = self.core, number = number, method = method, path = path, params = params,
-    query_text = query, body_text = has_body and self.core:body(number) or nil,
+    query_text = query, body_text = has_body and self.body(self.core, number) or nil,
   }))
 end
 
@@ -250,6 +253,7 @@ local function open(router, options)
   })
   if not server then error(errors.make(code, message), 0) end
   self.core = server
+  self.body, self.forward, self.reply_json = server.body, server.forward, server.reply_json -- a look-up less each
   return self
 end
 

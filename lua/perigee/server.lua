@@ -22,6 +22,8 @@ local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERRO
 ---@field transport string
 ---@field closed perigee.Promise settles when everything is closed
 ---@field private core perigee.core.server
+---@field private core_reply fun(core: perigee.core.server, req: integer, kind: integer, value: any): ...
+---@field private core_value fun(core: perigee.core.server): any, string?
 ---@field private running table<integer, perigee.ServerCall> requests by number, until answered
 ---@field private events table<perigee.Promise, perigee.Generation> event handlers still running
 ---@field private subscribed? perigee.Handler[] of a broker: in the order of the subscriptions
@@ -107,7 +109,8 @@ function Call:value(value)
   if self.closed then return end
   if value == nil then return self:complete() end
   self:over()
-  local ok, code, message = self.server.core:reply(self.req, LAST, value)
+  local server = self.server
+  local ok, code, message = server.core_reply(server.core, self.req, LAST, value)
   if not ok then return self:refused(code, message) end
 end
 
@@ -153,7 +156,7 @@ function Server:request(handler, req, pattern, has_data, metadata, channel, head
     server = self, req = req, handler = handler, ctx = ctx, closed = false, work = false,
   }, Call)
   local value, message
-  if has_data then value, message = self.core:value() end
+  if has_data then value, message = self.core_value(self.core) end
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
   self.running[req % SLOTS] = call
   local task = scheduler.start(call, handler.fn or function_of(handler), value, ctx)
@@ -316,6 +319,7 @@ local function open(handlers, options)
   })
   if not server then error(errors.make(code, message), 0) end
   self.core = server
+  self.core_reply, self.core_value = server.reply, server.value -- a look-up less for each message
   if not is_broker then return self end
   self.started = promise.pending()
   local ok, err = pcall(subscribe, self, handlers)

@@ -15,18 +15,18 @@ local OUT, CHART = "build/bench/bench.json", "build/bench/bench.svg"
 -- What is measured once, beside the rows. Each is a module of spec/bench: measure(seconds) gives a plain table, which
 -- the JSON has under this name, and print(table) shows it. `seconds` may be set, 0 leaves it out.
 local ONCE = {
-  { name = "reload", seconds = 60, setting = "BENCH_RELOAD_SECONDS" },
+  { name = "reload", seconds = 30, setting = "BENCH_RELOAD_SECONDS" },
   { name = "startup" }, { name = "idle" }, { name = "copies" },
 }
 
 local function setting(name, default) return tonumber(os.getenv(name) or default) end
 
 local options = {
-  rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 3), warm_seconds = setting("BENCH_WARM", 3),
+  rounds = setting("BENCH_ROUNDS", 3), seconds = setting("BENCH_SECONDS", 2), warm_seconds = setting("BENCH_WARM", 2),
 }
 local side_options = {
-  rounds = math.min(options.rounds, 2), seconds = math.min(options.seconds, 2),
-  warm_seconds = math.min(options.warm_seconds, 2),
+  rounds = math.min(options.rounds, 2), seconds = math.min(options.seconds, 1.5),
+  warm_seconds = math.min(options.warm_seconds, 1.5),
 }
 local only = os.getenv("BENCH_ONLY") or ""
 
@@ -104,6 +104,8 @@ local function run_rows()
   return results
 end
 
+local failures = {} -- of these: they do not lose what else was measured
+
 -- BENCH_ONLY may name one of them as well.
 local function measure_once()
   local once = {}
@@ -111,7 +113,8 @@ local function measure_once()
     local seconds = one.setting and setting(one.setting, one.seconds)
     if seconds ~= 0 and one.name:find(only) then
       say("%s", one.name)
-      once[one.name] = require("spec.bench." .. one.name).measure(seconds)
+      local good, result = xpcall(require("spec.bench." .. one.name).measure, debug.traceback, seconds)
+      if good then once[one.name] = result else failures[#failures + 1] = ("%s: %s"):format(one.name, result) end
     end
   end
   return once
@@ -148,6 +151,7 @@ local function bench()
   write_json(all)
   chart.write(CHART, results, goals.lines(judged), all)
   print_all(about, results, once, judged)
+  if #failures > 0 then error(table.concat(failures, "\n"), 0) end
 end
 
 local ok, err = xpcall(bench, function(fault)
