@@ -25,7 +25,7 @@ LIBS = $(shell pkg-config --libs libuv hiredis $(LLHTTP_PC) 2>/dev/null) -lm -ld
 # Each library that is linked into the program and not loaded saves it some 0.1 MB and 0.1 ms, twice.
 UVDIR := $(shell pkg-config --variable=libdir libuv 2>/dev/null)
 PROGRAM_LIBS = $(patsubst -luv,$(firstword $(wildcard $(UVDIR)/libuv_a.a $(UVDIR)/libuv.a) -luv),\
-               $(patsubst -lhiredis,-l:libhiredis.a,$(LIBS)))
+               $(patsubst -lhiredis,$(firstword $(wildcard $(UVDIR)/libhiredis.a) -lhiredis),$(LIBS)))
 TEST_LIBS = $(shell pkg-config --libs openssl 2>/dev/null) -lcmocka
 
 VERSION := $(shell sed -n 's/^return "\(.*\)"/\1/p' lua/perigee/version.lua)

@@ -93,6 +93,8 @@ static void make(lua_State *L, struct pge_lua_json_maker *maker) {
     size_t n;
     const char *source = lua_tolstring(L, -1, &n);
     if (luaL_loadbuffer(L, source, n, "@lua/perigee/json.lua") == 0) {
+        lua_newtable(L); /* it reaches nothing, also no script that happened to be the first */
+        lua_setfenv(L, -2);
         lua_call(L, 0, 1);
         luaJIT_setmode(L, -1,
                        LUAJIT_MODE_FUNC | LUAJIT_MODE_OFF); /* too short to be worth a trace */

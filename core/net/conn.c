@@ -201,35 +201,36 @@ static void take_given(struct pge_conn *conn) {
         free_given(given);
 }
 
-static int send_given(struct pge_conn *conn) {
-    take_given(conn);
+/* Lends what is in sending to the stream. 1, 0, < 0 as stream->write. */
+static int send_it(struct pge_conn *conn) {
     int status = conn->stream->write(conn, pge_buf_head(&conn->sending),
                                      pge_buf_len(&conn->sending), on_written);
-    if (status == 0) {
+    if (status == 0)
         conn->is_sending = true;
-        return 0;
-    }
-    if (status > 0)
+    else if (status > 0)
         conn->written += pge_buf_len(&conn->sending);
+    return status;
+}
+
+static int send_given(struct pge_conn *conn) {
+    take_given(conn);
+    int status = send_it(conn);
+    if (status == 0)
+        return 0;
     pge_buf_clear(&conn->sending);
     pge_buf_trim(&conn->sending, KEEP_BYTES);
     return status;
 }
 
-/* Lends what was appended to the stream. 1, 0, < 0 as stream->write. */
+/* The same for what was appended. */
 static int send_out(struct pge_conn *conn) {
     struct pge_buf idle = conn->sending;
     conn->sending = conn->out;
     conn->out = idle;
     pge_buf_clear(&conn->out);
-    int status = conn->stream->write(conn, pge_buf_head(&conn->sending),
-                                     pge_buf_len(&conn->sending), on_written);
-    if (status == 0) {
-        conn->is_sending = true;
+    int status = send_it(conn);
+    if (status == 0)
         return 0;
-    }
-    if (status > 0)
-        conn->written += pge_buf_len(&conn->sending);
     idle = conn->out; /* back again: the warm buffer is the one to append to */
     conn->out = conn->sending;
     conn->sending = idle;
