@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 struct pge_buf {
@@ -61,7 +62,7 @@ static inline int pge_buf_append(struct pge_buf *b, const void *bytes, size_t n)
 
 /* The same when bytes already stand where they would be appended: read there, say. */
 static inline int pge_buf_keep(struct pge_buf *b, const char *bytes, size_t n) {
-    if (!b->data || bytes != b->data + b->end)
+    if ((uintptr_t)bytes != (uintptr_t)b->data + b->end)
         return pge_buf_append(b, bytes, n);
     b->end += n;
     return 0;

@@ -240,12 +240,12 @@ static bool is_in_use(const struct decoder *d, const struct pge_lua_json_maker *
 
 /* Decodes members as long as their keys are the maker's: their values are left above its function.
  * *mark: what follows the last one. */
-static int decode_known(struct decoder *d, const struct pge_lua_json_maker *maker,
+static int decode_known(struct decoder *d, const struct making *making,
                         struct pge_lua_json_found *found, char *mark) {
-    struct making making = {maker, d->making};
+    const struct pge_lua_json_maker *maker = making->maker;
     int status = 0;
     lua_rawgeti(d->L, LUA_REGISTRYINDEX, maker->ref);
-    d->making = &making;
+    d->making = making;
     for (unsigned i = 0, from = 0; status == 0 && *mark == ',' && i < maker->count; i++) {
         size_t n = maker->ends[i] - from;
         const char *key = d->p;
@@ -259,7 +259,7 @@ static int decode_known(struct decoder *d, const struct pge_lua_json_maker *make
             *mark = next_mark(d);
         from = maker->ends[i];
     }
-    d->making = making.outer;
+    d->making = making->outer;
     return status;
 }
 
@@ -321,7 +321,8 @@ static int decode_keyed(struct decoder *d, int base, int batch) {
     int status = 0;
     found.count = 0; /* the rest is not cleared: 256 bytes */
     if (is_known) {
-        status = decode_known(d, maker, &found, &mark);
+        const struct making making = {maker, d->making};
+        status = decode_known(d, &making, &found, &mark);
         if (status == 0 && mark == '}' && found.count == maker->count) {
             maker->spare = PGE_LUA_JSON_MAKER_SPARE;
             lua_call(d->L, (int)found.count, 1);
