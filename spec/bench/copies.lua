@@ -2,6 +2,7 @@
 --- the process itself (copies.c), so the machine's load does not matter.
 
 local loop = require("spec.support.loop")
+local machine = require("spec.bench.machine")
 local process = require("spec.support.process")
 local tcp = require("spec.support.tcp")
 local uv = require("luv")
@@ -26,13 +27,6 @@ local function write(name, text)
   file:write(text)
   file:close()
   return FOLDER .. name
-end
-
-local function worker_of(pid)
-  local file = assert(io.open(("/proc/%d/task/%d/children"):format(pid, pid)))
-  local child = file:read("*a"):match("%d+")
-  file:close()
-  return tonumber(child)
 end
 
 local function counted(pid, path)
@@ -84,7 +78,7 @@ function copies.measure()
   local port = loop.wait_until(function() return child.stderr:match("listening on %S+:(%d+)\n") end, 20000, function()
     return "a port of " .. child:describe()
   end)
-  local worker, client, peer = worker_of(child.pid), tcp.connect(tonumber(port)), nil
+  local worker, client, peer = machine.processes(child.pid)[2], tcp.connect(tonumber(port)), nil
   local function service()
     peer = peer or listener:accept()
     return peer

@@ -4,6 +4,7 @@ local loop = require("spec.support.loop")
 local process = require("spec.support.process")
 local products = require("spec.bench.idle_products")
 local startup = require("spec.bench.startup")
+local tcp = require("spec.support.tcp")
 
 local COUNT, FIRST, FIRST_TIMES, QUIET_MS = 10000, 100, 100, 3000
 
@@ -23,7 +24,7 @@ end
 -- A hundred are there before, and have asked for all that is to come: what is made once, and what the collector of
 -- Lua leaves, is none of the connections'.
 local function measure(make, what, count)
-  local port, tcp_port = products.free_port(), products.free_port()
+  local port, tcp_port = tcp.free_port(), tcp.free_port()
   local product = make(port, tcp_port)
   local child, _, pid = startup.start(product, port)
   local at = what == "nest" and tcp_port or port

@@ -52,17 +52,6 @@ end
 
 local products = {}
 
---- A port that nobody listens on.
----@return integer
-function products.free_port()
-  local socket = uv.new_tcp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run("nowait")
-  return port
-end
-
 --- Compiles a program of spec/bench.
 ---@param name string
 ---@return string path

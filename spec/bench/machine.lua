@@ -62,7 +62,9 @@ function machine.wait_port(child)
 end
 
 -- `perigee serve` is two processes: its supervisor and the worker that does the work. Both count.
-local function with_children(pid)
+---@param pid integer
+---@return integer[] the process itself, then its children
+function machine.processes(pid)
   local file = assert(io.open(("/proc/%d/task/%d/children"):format(pid, pid)))
   local pids = { pid }
   for child in file:read("*a"):gmatch("%d+") do pids[#pids + 1] = tonumber(child) end
@@ -72,7 +74,7 @@ end
 
 local function sum(pid, fn)
   local all = 0
-  for _, one in ipairs(with_children(pid)) do all = all + fn(one) end
+  for _, one in ipairs(machine.processes(pid)) do all = all + fn(one) end
   return all
 end
 

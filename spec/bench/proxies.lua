@@ -3,6 +3,7 @@
 
 local machine = require("spec.bench.machine")
 local uv = require("luv")
+local tcp = require("spec.support.tcp")
 
 local FOLDER = "build/bench/"
 
@@ -60,15 +61,6 @@ http {
 }
 ]]
 
-local function free_port()
-  local socket = uv.new_tcp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run("nowait")
-  return port
-end
-
 local function write(name, text)
   local file = assert(io.open(FOLDER .. name, "w"))
   file:write(text)
@@ -80,7 +72,7 @@ local proxies = {}
 
 ---@param echo_port string of the HTTP server behind
 function proxies.haproxy(echo_port)
-  local port = free_port()
+  local port = tcp.free_port()
   local config = HAPROXY:format(write("haproxy.lua", ACTION), port, echo_port)
   local child = machine.start("measured", "haproxy", { "-db", "-f", write("haproxy.cfg", config) })
   child.port = port
@@ -90,7 +82,7 @@ end
 ---@param echo_port string
 ---@param connections integer each may have one to the server behind as well
 function proxies.nginx(echo_port, connections)
-  local port = free_port()
+  local port = tcp.free_port()
   local at = uv.cwd() .. "/" .. FOLDER .. "nginx"
   local at_least = math.max(connections, 128)
   -- It closes idle connections when a sixteenth of what it may have is left.

@@ -2,8 +2,10 @@
 
 local figures = require("spec.bench.table")
 local loop = require("spec.support.loop")
+local machine = require("spec.bench.machine")
 local process = require("spec.support.process")
 local products = require("spec.bench.idle_products")
+local tcp = require("spec.support.tcp")
 
 local ROUNDS, QUIET_MS = 21, 1500
 local SLOW = { ["Nest 12"] = 3 } -- rounds of what takes a second each
@@ -23,20 +25,12 @@ local function field(path, name)
   return tonumber(text:match("\n" .. name .. ":%s*(%d+) kB") or 0) / 1024
 end
 
-local function children(pid)
-  local list = { pid }
-  local file = io.open(("/proc/%d/task/%d/children"):format(pid, pid))
-  for child in (file and file:read("*a") or ""):gmatch("%d+") do list[#list + 1] = tonumber(child) end
-  if file then file:close() end
-  return list
-end
-
 --- What a program and its children hold, in MB of 1024 * 1024. `pss`: what they share with others is divided.
 ---@param pid integer
 ---@return { rss: number, pss: number, own: number, processes: { rss: number, pss: number, own: number }[] }
 function startup.memory(pid)
   local sum = { rss = 0, pss = 0, own = 0, processes = {} }
-  for _, one in ipairs(children(pid)) do
+  for _, one in ipairs(machine.processes(pid)) do
     local held = {
       rss = field(("/proc/%d/status"):format(one), "VmRSS"),
       own = field(("/proc/%d/status"):format(one), "RssAnon"),
@@ -67,7 +61,7 @@ local function stop(child)
 end
 
 local function run(make, list)
-  local port = products.free_port()
+  local port = tcp.free_port()
   local product = make(port)
   local one = list[product.name] or { product = product.name, starts = {} }
   list[product.name] = one
