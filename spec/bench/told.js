@@ -11,13 +11,13 @@ export async function told(prepare) {
   const { inFlight, ...rest } = options();
   const client = ClientProxyFactory.create(transportOptions(rest));
   let made = 0;
-  let stopAt = 0;
+  let isOver = false;
 
   await client.connect();
   const { call, count } = prepare(client);
 
   async function callOn() {
-    while (Date.now() < stopAt) {
+    while (!isOver) {
       const n = (await call()) ?? 1; // before `made` is read: others count meanwhile
       made += n;
     }
@@ -26,7 +26,8 @@ export async function told(prepare) {
   async function measure(ms) {
     const before = await count?.();
     made = 0;
-    stopAt = Date.now() + ms;
+    isOver = false;
+    setTimeout(() => { isOver = true; }, ms); // as the limit does: no look at a clock for each call
     await Promise.all(Array.from({ length: inFlight }, callOn));
     const arrived = count ? (await count()) - before : made;
     if (arrived !== made) throw new Error(`${arrived} arrived, not ${made}`);

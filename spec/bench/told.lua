@@ -9,10 +9,11 @@ local uv = require("luv")
 ---@param call fun(): integer? makes one call and checks its answer; a number if it made more
 ---@param count? fun(): integer what has arrived so far: after a round, it must be what was made in it
 return function(client, in_flight, call, count)
-  local made, stop_at = 0, 0
+  local made, is_over = 0, false
+  local clock = uv.new_timer() -- as the limit does: no look at a clock for each call
 
   local function call_on()
-    while uv.now() < stop_at do
+    while not is_over do
       local n = call() or 1 -- before `made` is read: others count meanwhile
       made = made + n
     end
@@ -20,7 +21,8 @@ return function(client, in_flight, call, count)
 
   local function measure(ms)
     local before = count and count()
-    made, stop_at = 0, uv.now() + ms
+    made, is_over = 0, false
+    clock:start(ms, 0, function() is_over = true end)
     local running = {}
     for i = 1, in_flight do running[i] = perigee.async(call_on) end
     perigee.all(running):await()
@@ -43,5 +45,6 @@ return function(client, in_flight, call, count)
     io.stdout:flush()
   end):await()
   stdin:close()
+  clock:close()
   client:close():await()
 end
