@@ -9,6 +9,7 @@ local headers_of = require("perigee.headers")
 local log = require("perigee.log")
 local option_types = require("perigee.option_types")
 local options_of = require("perigee.options")
+local pattern_text = require("perigee.pattern_text")
 local promise = require("perigee.promise")
 local reply = require("perigee.reply")
 local scheduler = require("perigee.scheduler")
@@ -21,7 +22,6 @@ local asked, deadline_of_task, unasked_add = unasked.asked, scheduler.deadline, 
 local null, json_encode = core.null, core.json_encode
 
 local NO_HANDLER = "There is no matching message handler defined in the remote service."
-local MAX_PATTERNS = 4096
 
 ---@class perigee.Client
 ---@field core? perigee.core.client nil when packets are made or carried in Lua
@@ -38,23 +38,6 @@ local MAX_PATTERNS = 4096
 local Client = {}
 Client.__index = Client
 Client.__name = "perigee.client"
-
---- Patterns -----------------------------------------------------------------------------------------------------
-
-local texts, text_count = {}, 0 -- string patterns as JSON: most scripts use a few of them, often
-
--- What the wire takes: JSON text, or a table that it encodes itself.
-local function pattern_text(pattern)
-  if type(pattern) == "table" then return pattern end
-  local text = texts[pattern]
-  if text then return text end
-  text = json_encode(pattern)
-  if type(pattern) == "string" and text then
-    if text_count >= MAX_PATTERNS then texts, text_count = {}, 0 end
-    texts[pattern], text_count = text, text_count + 1
-  end
-  return text
-end
 
 local function missing(value)
   return value == nil or value == null
@@ -268,7 +251,7 @@ end
 local function ask(call, task, raw)
   local client, pattern, data = call.client, call.pattern, call.data
   if not client.asker or missing(pattern) or missing(data) then return end
-  local text = texts[pattern] or pattern_text(pattern)
+  local text = pattern_text(pattern)
   if not text then return end
   if task.latest ~= nil then task.latest = nil end -- of a call before
   local at = deadline_of_task()
