@@ -14,6 +14,7 @@
 ---@field name string
 ---@field load "http"|"calls"
 ---@field side? boolean less time for what is no goal's
+---@field split? integer so many times the rounds, each as much shorter: where one hiccup of the machine decides a round
 ---@field connections? integer http
 ---@field bytes? integer http: of the body
 ---@field half_of? string http: an open loop, at half of what this product does in a closed one

@@ -61,12 +61,13 @@ local function warm_up(row, seconds)
 end
 
 local function run(row)
-  local times = row.side and side_options or options
-  say("%s: %d rounds of %g s, load average %.2f", row.name, times.rounds, times.seconds, machine.load_average()[1])
+  local times, split = row.side and side_options or options, row.split or 1
+  local rounds, seconds = times.rounds * split, times.seconds / split
+  say("%s: %d rounds of %.3g s, load average %.2f", row.name, rounds, seconds, machine.load_average()[1])
   warm_up(row, times.warm_seconds)
-  for _ = 1, times.rounds do
+  for _ = 1, rounds do
     for _, contender in ipairs(row.contenders) do
-      local round = measure(row, contender, times.seconds)
+      local round = measure(row, contender, seconds)
       table.insert(contender.rounds, round)
       say("  %-11s %8.1f us/req %9.0f req/s", contender.product, round.cpu_us, round.rate)
     end

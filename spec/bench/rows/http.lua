@@ -65,5 +65,5 @@ return {
   row("HTTP > to > TCP, 100 conns", { side = side, connections = 100 }, nginx, limit, to),
   row("HTTP > to > TCP, 10000 conns", { side = side, connections = 10000 }, nginx, limit, to),
   -- An open loop: what one more request waits for while perigee is half busy.
-  row("HTTP > to > TCP, half load", { half_of = "perigee" }, nginx, limit, to),
+  row("HTTP > to > TCP, half load", { half_of = "perigee", split = 3 }, nginx, limit, to),
 }
