@@ -143,6 +143,43 @@ describe("a client's calls", function()
     assert.equal("CANCELLED", failure(one).code)
   end)
 
+  it("that find no room on the stack fail alone: their task goes on, and can be cancelled", function()
+    local client = connect(serve(echo))
+    client:connect():await()
+    local function deep(n, fn)
+      if n == 0 then return fn() end
+      local value = deep(n - 1, fn)
+      return value
+    end
+    local function ask() return client:send("echo", { a = 1 }):await().a end
+    local refused, asked_again, outcome
+    local work
+    work = perigee.async(function()
+      perigee.sleep(1):await()
+      local fits, overflows = 1, 100000
+      while overflows - fits > 1 do
+        local n = math.floor((fits + overflows) / 2)
+        if pcall(deep, n, function() end) then fits = n else overflows = n end
+      end
+      local n, good = fits - 400, true -- a little less deep, only the call itself finds no room
+      while good and n < fits do
+        n = n + 1
+        good, refused = pcall(deep, n, ask)
+      end
+      asked_again = ask()
+      pcall(deep, n, ask)
+      work:cancel()
+      outcome = { pcall(ask) }
+    end)
+    pcall(work.await, work)
+    while not outcome do perigee.sleep(1):await() end
+    assert.truthy(tostring(refused):find("stack overflow", 1, true))
+    assert.equal(1, asked_again)
+    assert.is_false(outcome[1])
+    assert.equal("CANCELLED", outcome[2].code)
+    assert.same({}, lines)
+  end)
+
   it("end at their deadline, however many values came", function()
     local client = connect(serve(echo))
     local seen = 0

@@ -17,7 +17,7 @@ local MAIN = {} -- stands for the main state in tables keyed by coroutine
 local MAX_POOLED = 256
 local MAX_DRAIN_NS, DRAIN_CHECK = 2e8, 1000 -- in one go; items between two looks at the clock
 
-local raw_create, raw_resume = coroutines.create, coroutines.resume
+local raw_create, raw_resume, raw_status = coroutines.create, coroutines.resume, coroutines.status
 local raw_yield, isyieldable, running = coroutine.yield, coroutine.isyieldable, coroutine.running
 
 local WEAK = { __mode = "kv" }
@@ -259,8 +259,8 @@ function Task:cancel()
   if self.ended then return end
   self:cancel_children()
   if self.ended then return end
-  if not self.parked then
-    self.cancelled = true
+  if not self.parked or raw_status(self.co) ~= "suspended" then -- a wait that could not begin leaves its mark
+    self.parked, self.cancelled = false, true
     return
   end
   abort(self)
