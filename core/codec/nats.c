@@ -10,6 +10,8 @@
 #include <string.h>
 #include <uv.h>
 
+#include "codec/swar.h"
+
 /* Memory an idle parser may hold on to. */
 #define KEEP_BYTES 4096
 
@@ -91,7 +93,8 @@ static struct pge_span next_word(const char **p, const char *end) {
     while (*p < end && is_blank(**p))
         (*p)++;
     struct pge_span word = {*p, 0};
-    while (*p < end && !is_blank(**p))
+    *p = pge_swar_skip_visible(*p, end);
+    while (*p < end && !is_blank(**p)) /* other controls are part of a word */
         (*p)++;
     word.n = (size_t)(*p - word.p);
     return word;

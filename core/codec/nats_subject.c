@@ -3,14 +3,13 @@
 #include <uv.h>
 
 #include "codec/nats.h"
+#include "codec/swar.h"
 
 int pge_nats_subject_check(struct pge_span subject) {
-    for (size_t i = 0; i < subject.n; i++) {
-        unsigned char c = (unsigned char)subject.p[i];
-        if (c <= ' ' || c == 127)
-            return UV_EINVAL;
-    }
-    return subject.n ? 0 : UV_EINVAL;
+    const char *end = subject.p + subject.n;
+    bool is_good = subject.n && pge_swar_skip_visible(subject.p, end) == end &&
+                   !memchr(subject.p, 127, subject.n);
+    return is_good ? 0 : UV_EINVAL;
 }
 
 /* Cuts the first token off; false: there was none left. A subject has one more than dots. */

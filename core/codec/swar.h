@@ -94,4 +94,16 @@ static inline const char *pge_swar_skip_plain(const char *p, const char *end) {
     return p;
 }
 
+/* The first byte from p that is a blank or a control, or end. */
+static inline const char *pge_swar_skip_visible(const char *p, const char *end) {
+    for (; end - p >= 8; p += 8) {
+        uint64_t w = pge_swar_load(p);
+        if ((w - PGE_SWAR_ONES * 0x21) & ~w & PGE_SWAR_HIGHS)
+            break;
+    }
+    while (p < end && (unsigned char)*p > 0x20)
+        p++;
+    return p;
+}
+
 #endif

@@ -6,6 +6,8 @@
 #include "engine/pool.h"
 
 enum { SLOT_DIGITS = PGE_ID_LEN - 16, MAX_SLOTS = 1 << 4 * SLOT_DIGITS };
+/* Beyond so many calls in flight one keeps no memory for the address of the next. */
+enum { ROOMY_SLOTS = 1024, ROOM = 512 };
 
 static void on_timer(struct pge_timer *timer);
 
@@ -41,8 +43,8 @@ static void write_hex(char *out, int digits, uint64_t value) {
     }
 }
 
-/* Eight digits at a time: a nibble into each byte, then what makes it a digit or a letter. Any order
- * of random digits is as random. */
+/* Eight digits at a time: a nibble into each byte, then what makes it a digit or a letter. Any
+ * order of random digits is as random. */
 static void write_random_hex(char out[16], uint64_t value) {
     for (int i = 0; i < 2; i++) {
         uint64_t nibbles = (value >> 4 * i) & UINT64_C(0x0F0F0F0F0F0F0F0F);
@@ -95,7 +97,7 @@ void pge_call_release(struct pge_call *call) {
     pge_list_remove(&call->of_client);
     pge_buf_deinit(&call->held);
     pge_buf_clear(&call->address);
-    pge_buf_trim(&call->address, 64);
+    pge_buf_trim(&call->address, call->slot < ROOMY_SLOTS ? ROOM : 0);
     pge_list_push(&pool->free_calls, &call->of_client);
     call->client = NULL;
     call->link = NULL;

@@ -16,4 +16,6 @@ void pge_engine_init(struct pge_engine *engine, struct pge_loop *loop) {
 void pge_engine_deinit(struct pge_engine *engine) {
     pge_json_scan_deinit(&engine->scan);
     pge_buf_deinit(&engine->scratch);
+    pge_buf_deinit(&engine->pattern);
+    pge_buf_deinit(&engine->address);
 }

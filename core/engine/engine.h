@@ -18,6 +18,8 @@ struct pge_engine {
     struct pge_list servers; /* struct pge_server.node */
     struct pge_json_scan scan;
     struct pge_buf scratch; /* valid until the next engine call */
+    /* transport/packet.c: of the last pattern that was no plain string; most ask for one again. */
+    struct pge_buf pattern, address;
     /*
      * Every burst of callbacks (one read of one connection, one timer) runs inside one call of
      * enter, so that the host can make it one protected entry. Calls fn(arg) exactly once. Entries

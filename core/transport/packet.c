@@ -87,14 +87,31 @@ int pge_packet_no_handler(struct pge_buf *out, struct pge_span id) {
     return pge_buf_append(out, tail, sizeof tail - 1);
 }
 
+/* Of a longer pattern the address is made each time. */
+enum { REMEMBERED_MAX = 1024 };
+
+static bool is_remembered(const struct pge_engine *engine, struct pge_span pattern) {
+    return pge_buf_len(&engine->pattern) == pattern.n &&
+           memcmp(pge_buf_head(&engine->pattern), pattern.p, pattern.n) == 0;
+}
+
+static int make_address(struct pge_engine *engine, struct pge_span pattern) {
+    pge_buf_clear(&engine->pattern);
+    pge_buf_clear(&engine->address);
+    pge_buf_trim(&engine->address, REMEMBERED_MAX);
+    int status = pge_route(&engine->scan, pattern, &engine->address);
+    if (status >= 0 && pattern.n <= REMEMBERED_MAX)
+        pge_buf_append(&engine->pattern, pattern.p, pattern.n); /* all of it, or nothing */
+    return status < 0 ? status : 0;
+}
+
 int pge_packet_address(struct pge_engine *engine, struct pge_span pattern, struct pge_span *out) {
     bool is_plain = pattern.n >= 2 && pattern.p[0] == '"' && !memchr(pattern.p, '\\', pattern.n);
     if (is_plain) {
         *out = (struct pge_span){pattern.p + 1, pattern.n - 2};
         return 0;
     }
-    pge_buf_clear(&engine->scratch);
-    int status = pge_route(&engine->scan, pattern, &engine->scratch);
-    *out = (struct pge_span){pge_buf_head(&engine->scratch), pge_buf_len(&engine->scratch)};
-    return status < 0 ? status : 0;
+    int status = pattern.n && is_remembered(engine, pattern) ? 0 : make_address(engine, pattern);
+    *out = (struct pge_span){pge_buf_head(&engine->address), pge_buf_len(&engine->address)};
+    return status;
 }

@@ -154,6 +154,27 @@ static void takes_small_letters_tabs_and_bare_line_feeds(void **state) {
                   "[2][4][1 sid=1 s=a p=hi][0 t={}][5 t=x]");
 }
 
+/* A subject of 20 bytes with any byte anywhere inside: only a blank or a tab cuts it. */
+static void ends_words_at_blanks_alone(void **state) {
+    (void)state;
+    for (size_t at = 1; at < 19; at++) {
+        for (int c = 1; c < 256; c++) {
+            char line[] = "MSG aaaaaaaaaaaaaaaaaaaa 1 2\r\nhi\r\n", wanted[96];
+            if (c == '\n')
+                continue;
+            line[4 + at] = (char)c;
+            snprintf(wanted, sizeof wanted, "[1 sid=1 s=%.20s p=hi]", line + 4);
+            if (c == ' ' || c == '\t')
+                snprintf(wanted, sizeof wanted, "!EPROTO \"%.28s\" is no line of a NATS server",
+                         line);
+            if (c == '\t')
+                wanted[9 + 4 + at] = '?';
+            struct pge_buf log = run(line, sizeof line - 1, 0, 0);
+            assert_log(&log, wanted);
+        }
+    }
+}
+
 static void refuses_what_no_server_sends(void **state) {
     (void)state;
     const char *const lines[][2] = {
@@ -355,6 +376,7 @@ int main(void) {
         cmocka_unit_test(reads_what_a_server_sends_from_any_split),
         cmocka_unit_test(reads_messages_with_headers),
         cmocka_unit_test(takes_small_letters_tabs_and_bare_line_feeds),
+        cmocka_unit_test(ends_words_at_blanks_alone),
         cmocka_unit_test(refuses_what_no_server_sends),
         cmocka_unit_test(bounds_a_declared_size_before_keeping_it),
         cmocka_unit_test(bounds_lines),

@@ -256,6 +256,22 @@ static void checks_subjects(void **state) { /* NAT-07 */
     }
 }
 
+/* Whatever the byte and wherever it stands: whole words are looked at. */
+static void checks_each_byte_of_a_subject(void **state) { /* NAT-07 */
+    (void)state;
+    for (size_t n = 1; n <= 20; n++) {
+        for (size_t at = 0; at < n; at++) {
+            for (int c = 0; c < 256; c++) {
+                char text[20];
+                memset(text, 'a', n);
+                text[at] = (char)c;
+                int wanted = c <= ' ' || c == 127 ? UV_EINVAL : 0;
+                assert_int_equal(pge_nats_subject_check((struct pge_span){text, n}), wanted);
+            }
+        }
+    }
+}
+
 static void matches_subjects(void **state) { /* NAT-09 */
     (void)state;
     const struct {
@@ -304,6 +320,7 @@ int main(void) {
         cmocka_unit_test(reads_header_blocks),
         cmocka_unit_test(checks_headers_that_go_out),
         cmocka_unit_test(checks_subjects),
+        cmocka_unit_test(checks_each_byte_of_a_subject),
         cmocka_unit_test(matches_subjects),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
