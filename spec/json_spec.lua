@@ -450,6 +450,40 @@ describe("decoding what was decoded before", function()
     end
   end)
 
+  it("keeps apart objects whose first keys share a place in memory", function()
+    local decode, count = core.json_decode, 150 -- of 64 places
+    for i = 1, count do
+      for _ = 1, 20 do decode(('{"k%d":1,"b":2}'):format(i)) end
+      for j = 1, count do
+        local name = "k" .. j
+        local value = decode(('[{"%s":1},{"%s":{"%s":2},"b":3}]'):format(name, name, name))
+        if #value ~= 2 or value[1][name] ~= 1 or value[2][name][name] ~= 2 or value[2].b ~= 3 then
+          assert.same({ { [name] = 1 }, { [name] = { [name] = 2 }, b = 3 } }, value, ("after k%d"):format(i))
+        end
+      end
+    end
+  end)
+
+  it("is not confused by a finalizer that decodes meanwhile", function()
+    local decode, ran = core.json_decode, false
+    local strings = {}
+    for i = 1, 200000 do strings[i] = ('"s%d"'):format(i) end
+    local long = "[" .. table.concat(strings, ",") .. "]"
+    for _ = 1, 20 do decode('{"k":1,"a":2,"b":3}') end
+    local proxy = newproxy(true)
+    getmetatable(proxy).__gc = function()
+      ran = true
+      for _ = 1, 100 do decode('{"k":1,"c":2,"d":3}') end
+    end
+    proxy = nil -- luacheck: ignore
+    local value = decode('{"k":' .. long .. ',"c":4,"d":5}')
+    assert.is_true(ran, "it ran meanwhile")
+    assert.equal(200000, #value.k)
+    assert.equal(4, value.c)
+    assert.equal(5, value.d)
+    assert.is_nil(value.a)
+  end)
+
   it("knows keys that are spelt in another way, or come twice", function()
     for _ = 1, 20 do assert.same({ a = 1, b = 2 }, core.json_decode('{"a":1,"b":2}')) end
     assert.same({ a = 1, b = 2 }, core.json_decode('{"\\u0061":1,"b":2}'))
@@ -483,10 +517,13 @@ describe("decoding what was decoded before", function()
       return seed % n + 1
     end
     local names = { "a", "b", "ab", "abc", "id", "key", "order", "orders" }
+    local few = #names
+    for i = 1, 200 do names[#names + 1] = "name" .. i end
+    local function name_of() return names[random(random(2) == 1 and few or #names)] end
     local function make(depth)
       local parts, used = {}, {}
       for i = 1, random(6) - 1 do
-        local name = names[random(#names)]
+        local name = name_of()
         if not used[name] then
           used[name] = true
           local value = depth < 3 and random(3) == 1 and make(depth + 1) or tostring(random(99))

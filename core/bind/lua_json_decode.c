@@ -38,9 +38,11 @@ struct decoder {
     int depth;
 };
 
-/* A maker in use: what it knows must stay as it is, whatever the members are like. */
+/* A maker in use: what it knows stays as it is, whatever the members are like. Only a finalizer
+ * that decodes, and runs meanwhile, knows nothing of this: its doing is seen by `takes`. */
 struct making {
     const struct pge_lua_json_maker *maker;
+    unsigned takes;
     const struct making *outer;
 };
 
@@ -238,6 +240,10 @@ static bool is_in_use(const struct decoder *d, const struct pge_lua_json_maker *
     return making != NULL;
 }
 
+static bool is_unchanged(const struct making *making) {
+    return making->maker->takes == making->takes;
+}
+
 /* Decodes members as long as their keys are the maker's: their values are left above its function.
  * *mark: what follows the last one. */
 static int decode_known(struct decoder *d, const struct making *making,
@@ -247,6 +253,8 @@ static int decode_known(struct decoder *d, const struct making *making,
     lua_rawgeti(d->L, LUA_REGISTRYINDEX, maker->ref);
     d->making = making;
     for (unsigned i = 0, from = 0; status == 0 && *mark == ',' && i < maker->count; i++) {
+        if (!is_unchanged(making))
+            break;
         size_t n = maker->ends[i] - from;
         const char *key = d->p;
         if ((size_t)(d->end - key) < n || memcmp(key, maker->text + from, n) != 0)
@@ -293,7 +301,7 @@ static int decode_members(struct decoder *d, int base, int batch, bool is_made, 
         const char *key = d->p;
         decode_string(d);
         pge_lua_json_found_add(found, key, d->p);
-        if (found->count == 1)
+        if (found->count == 1 && !is_made)
             is_made = make_known(L, base, size);
         next_mark(d); /* ':' */
         int status = decode_value(d);
@@ -321,9 +329,9 @@ static int decode_keyed(struct decoder *d, int base, int batch) {
     int status = 0;
     found.count = 0; /* the rest is not cleared: 256 bytes */
     if (is_known) {
-        const struct making making = {maker, d->making};
+        const struct making making = {maker, maker->takes, d->making};
         status = decode_known(d, &making, &found, &mark);
-        if (status == 0 && mark == '}' && found.count == maker->count) {
+        if (status == 0 && mark == '}' && found.count == maker->count && is_unchanged(&making)) {
             maker->spare = PGE_LUA_JSON_MAKER_SPARE;
             lua_call(d->L, (int)found.count, 1);
             return 0;

@@ -48,6 +48,7 @@ static void remember(lua_State *L, struct pge_lua_json_maker *maker,
     luaL_unref(L, LUA_REGISTRYINDEX, maker->ref ? maker->ref : LUA_NOREF);
     maker->ref = 0;
     maker->count = maker->seen = 0;
+    maker->takes++;
     if (found->count > PGE_LUA_JSON_MAKER_KEYS || !is_plain(found))
         return;
     for (unsigned i = 0; i < found->count; i++) {
@@ -76,6 +77,12 @@ static void add_list(luaL_Buffer *b, const struct pge_lua_json_maker *maker) {
     }
 }
 
+/* The function at 1 is too short to be worth a trace. */
+static int interpret(lua_State *L) {
+    luaJIT_setmode(L, 1, LUAJIT_MODE_FUNC | LUAJIT_MODE_OFF);
+    return 0;
+}
+
 /* Its name is of perigee's own code: what runs in it is not the script's (budget.h). */
 static void make(lua_State *L, struct pge_lua_json_maker *maker) {
     luaL_Buffer b;
@@ -96,8 +103,10 @@ static void make(lua_State *L, struct pge_lua_json_maker *maker) {
         lua_newtable(L); /* it reaches nothing, also no script that happened to be the first */
         lua_setfenv(L, -2);
         lua_call(L, 0, 1);
-        luaJIT_setmode(L, -1,
-                       LUAJIT_MODE_FUNC | LUAJIT_MODE_OFF); /* too short to be worth a trace */
+        lua_pushcfunction(L, interpret);
+        lua_pushvalue(L, -2);
+        if (lua_pcall(L, 1, 0, 0) != 0)
+            lua_pop(L, 1); /* LuaJIT refuses in a finalizer: it may be compiled, then */
         maker->ref = luaL_ref(L, LUA_REGISTRYINDEX);
         maker->spare = PGE_LUA_JSON_MAKER_SPARE;
     } else {

@@ -26,6 +26,7 @@ struct pge_lua_json_maker {
     unsigned count; /* keys; 0: unused */
     unsigned seen;  /* such objects in a row, while the function is not made */
     unsigned spare; /* others that may come until one takes its place */
+    unsigned takes; /* times another kind of object has taken the place */
     uint16_t ends[PGE_LUA_JSON_MAKER_KEYS]; /* of each key in text */
     char text[PGE_LUA_JSON_MAKER_TEXT];     /* the keys with their quotes, as they came */
 };
