@@ -217,12 +217,12 @@ static int write_packet(void *arg, struct pge_buf *out) {
 static int subject_of(struct pge_link *link, const struct pge_message *m,
                       struct pge_span *subject) {
     int status = pge_packet_address(link->pool->engine, m->pattern, subject);
-    if (status == 0 && pge_nats_subject_check(*subject) < 0) {
+    if (status >= 0 && pge_nats_subject_check(*subject) < 0) {
         snprintf(link->why, sizeof link->why, "illegal subject: '%.*s'",
                  (int)(subject->n < 120 ? subject->n : 120), subject->p);
         status = UV_EINVAL;
     }
-    return status;
+    return status < 0 ? status : 0;
 }
 
 /* call: whose inbox the answer goes to; NULL: there is none. */

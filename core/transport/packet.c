@@ -100,9 +100,9 @@ static int make_address(struct pge_engine *engine, struct pge_span pattern) {
     pge_buf_clear(&engine->address);
     pge_buf_trim(&engine->address, REMEMBERED_MAX);
     int status = pge_route(&engine->scan, pattern, &engine->address);
-    if (status >= 0 && pattern.n <= REMEMBERED_MAX)
+    if (status == 0 && pattern.n <= REMEMBERED_MAX)
         pge_buf_append(&engine->pattern, pattern.p, pattern.n); /* all of it, or nothing */
-    return status < 0 ? status : 0;
+    return status;
 }
 
 int pge_packet_address(struct pge_engine *engine, struct pge_span pattern, struct pge_span *out) {

@@ -21,7 +21,7 @@ int pge_packet_no_handler(struct pge_buf *out, struct pge_span id);
 /*
  * The route of a pattern (JSON, validated here where it is no plain string) as text: what brokers
  * are addressed by (nest-wire 1.3). *out is borrowed from pattern or from engine->address, until
- * the next call. 0, UV_EPROTO, UV_ENOMEM.
+ * the next call. Returns as pge_route; *out is empty when that appends nothing.
  */
 int pge_packet_address(struct pge_engine *engine, struct pge_span pattern, struct pge_span *out);
 

@@ -192,9 +192,9 @@ void pge_redis_link_free_waits(struct pge_redis_link *self) {
 
 /* ---- ops ---- */
 
-/* The channel of a pattern. It is copied before anything else is written. */
-static int route_of(struct pge_redis_link *self, struct pge_span pattern, struct pge_buf *out) {
-    int status = pge_route(&engine_of(self)->scan, pattern, out);
+/* The channel of a pattern. */
+static int route_of(struct pge_redis_link *self, struct pge_span pattern, struct pge_span *out) {
+    int status = pge_packet_address(engine_of(self), pattern, out);
     return status == PGE_ROUTE_ABSENT ? UV_EINVAL : status < 0 ? status : 0;
 }
 
@@ -281,12 +281,10 @@ static int enter_channel(struct pge_redis_link *self, struct pge_span name,
 int pge_redis_link_send(struct pge_link *link, struct pge_call *call, const struct pge_message *m) {
     struct pge_redis_link *self = link_of(link);
     struct pge_redis_channel *channel;
-    struct pge_buf *route = &link->pool->engine->scratch;
-    pge_buf_clear(route);
-    int status = route_of(self, m->pattern, route);
+    struct pge_span route;
+    int status = route_of(self, m->pattern, &route);
     if (status == 0)
-        status = enter_channel(self, (struct pge_span){pge_buf_head(route), pge_buf_len(route)},
-                               &channel);
+        status = enter_channel(self, route, &channel);
     if (status < 0)
         return status;
     status = send_to(self, channel, call, m);
@@ -300,12 +298,10 @@ int pge_redis_link_emit(struct pge_link *link, struct pge_call *call, const stru
     struct pge_redis_link *self = link_of(link);
     if (!call)
         return PGE_EMIT_ACKED;
-    struct pge_buf *route = &link->pool->engine->scratch;
-    pge_buf_clear(route);
-    int status = route_of(self, m->pattern, route);
+    struct pge_span route;
+    int status = route_of(self, m->pattern, &route);
     if (status == 0)
-        status = publish(self, call, (struct pge_span){pge_buf_head(route), pge_buf_len(route)}, m,
-                         (struct pge_span){0});
+        status = publish(self, call, route, m, (struct pge_span){0});
     return status < 0 ? status : PGE_EMIT_ACKED;
 }
 

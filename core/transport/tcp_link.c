@@ -177,14 +177,12 @@ static int event_pattern(struct pge_engine *engine, struct pge_span pattern, str
     *out = pattern;
     if (pattern.n && pattern.p[0] == '"')
         return 0; /* a string is its own route */
-    struct pge_buf route = {0};
+    struct pge_span route;
+    int status = pge_packet_address(engine, pattern, &route);
+    if (status != 0)
+        return status < 0 ? status : 0; /* true, false and null stay as they are */
     pge_buf_clear(&engine->scratch);
-    int status = pge_route(&engine->scan, pattern, &route);
-    if (status == 0)
-        status = pge_json_quote(&engine->scratch, pge_buf_head(&route), pge_buf_len(&route));
-    else if (status > 0)
-        status = pge_buf_append(&engine->scratch, pattern.p, pattern.n);
-    pge_buf_deinit(&route);
+    status = pge_json_quote(&engine->scratch, route.p, route.n);
     *out = (struct pge_span){pge_buf_head(&engine->scratch), pge_buf_len(&engine->scratch)};
     return status;
 }
