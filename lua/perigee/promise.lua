@@ -175,7 +175,7 @@ end
 local function new(executor)
   check_callable("promise", executor or false)
   local promise = pending()
-  local ok, result = scheduler.protect(executor,
+  local ok, result = scheduler.protect_two(executor,
     function(value) resolve(promise, value) end,
     function(err) reject(promise, err) end)
   if not ok then
