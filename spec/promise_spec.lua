@@ -312,6 +312,35 @@ describe("a rejection nobody handles", function()
     assert.matches("promise_spec.lua:" .. line .. ": REMOTE: no", lines[1])
   end)
 
+  it("was made where the script asked for it, whichever way", function()
+    local perigee = require("perigee")
+    local function fail() error("no") end
+    local function failing() return promise.rejected("inner") end
+    for name, make in pairs({
+      rejected = function() return (promise.rejected("x")) end,
+      promise = function() return (perigee.promise(fail)) end,
+      async = function() return (perigee.async(fail)) end,
+      spawn = function() return (perigee.spawn(fail)) end,
+      deadline = function() return (perigee.deadline(1000, fail)) end,
+      map = function() return (perigee.map({ 1 }, fail)) end,
+      all = function() return (perigee.all({ failing() })) end,
+      next = function() return (perigee.from({}):next(fail)) end,
+      first = function() return (perigee.of(1):map(fail):first()) end,
+      finally = function() return (perigee.async(fail):finally(function() end)) end,
+      timeout = function() return (failing():timeout(1000)) end,
+    }) do
+      local funcs = {}
+      promise.watch_unhandled(function(note)
+        note.handled = true
+        funcs[#funcs + 1] = note.func
+      end)
+      make()
+      uv.run()
+      promise.watch_unhandled()
+      assert.equal(make, funcs[#funcs], name)
+    end
+  end)
+
   it("is not logged when somebody looked, even late", function()
     local p = promise.rejected("x")
     uv.run()

@@ -50,7 +50,7 @@ local function own_perigee(self)
     local start = combinators[name]
     own[name] = function(...)
       local work = start(...)
-      set[work] = true
+      if work.state == "pending" then set[work] = true end
       return work
     end
   end

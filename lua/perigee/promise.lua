@@ -69,6 +69,7 @@ end
 
 local function mark_handled(promise)
   promise.handled = true
+  if promise.state ~= "rejected" then return end -- only those have a note
   local note = promise.note
   if note then
     note.handled = true
@@ -153,9 +154,13 @@ end
 
 --- Making -------------------------------------------------------------------------------------------------------
 
+-- Fields that most Promises come to have are named at once: growing the table costs more than making it.
+
 -- One that perigee itself observes at once: where it was made will not be asked.
 local function bare()
-  return setmetatable({ state = "pending" }, Promise)
+  return setmetatable({
+    state = "pending", value = false, handled = false, on_cancel = false, cancel_arg = false,
+  }, Promise)
 end
 
 --- A pending Promise, for `resolve` and `reject` of this module.
@@ -163,9 +168,10 @@ end
 ---@param cancel_arg? any
 ---@return perigee.Promise
 local function pending(on_cancel, cancel_arg)
-  local func, line = where.capture()
+  local func, line = where.capture(4) -- above: this, and who calls it for a script
   return setmetatable({
-    state = "pending", func = func, line = line, on_cancel = on_cancel, cancel_arg = cancel_arg,
+    state = "pending", value = false, handled = false, on_cancel = on_cancel, cancel_arg = cancel_arg,
+    func = func, line = line,
   }, Promise)
 end
 
@@ -175,7 +181,7 @@ end
 local function new(executor)
   check_callable("promise", executor or false)
   local promise = pending()
-  local ok, result = scheduler.protect(executor,
+  local ok, result = scheduler.protect_two(executor,
     function(value) resolve(promise, value) end,
     function(err) reject(promise, err) end)
   if not ok then

@@ -3,6 +3,8 @@
 
 local errors = require("perigee.errors")
 
+local find, sub = string.find, string.sub
+
 ---@class perigee.Route
 ---@field method string upper case, "ANY" for all
 ---@field path string as routed
@@ -15,6 +17,7 @@ local errors = require("perigee.errors")
 ---@field param? perigee.RouterNode
 ---@field rest? table<string, perigee.Route> routes of "*rest", by method
 ---@field routes? table<string, perigee.Route> routes that end here, by method
+---@field index? integer of a parameter's node: its place among the names of each route below
 
 ---@class perigee.Router
 ---@field private root perigee.RouterNode
@@ -79,6 +82,7 @@ local function insert(root, route)
       route.names[#route.names + 1] = parameter(segment, route.path, names)
       node.param = node.param or new_node()
       node = node.param
+      node.index = #route.names
     else
       node.literal[segment] = node.literal[segment] or new_node()
       node = node.literal[segment]
@@ -106,10 +110,12 @@ local function pick(routes, method)
   return routes[method] or method == "HEAD" and routes.GET or routes.ANY
 end
 
-local function decode(segment)
-  if not segment:find("%", 1, true) then return segment end
-  if segment:gsub("%%%x%x", ""):find("%", 1, true) then return nil end
-  return (segment:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+local function has_bad_escape(path)
+  return path:gsub("%%%x%x", ""):find("%", 1, true) ~= nil
+end
+
+local function decode(text)
+  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
 local function allow_all(allowed, routes)
@@ -119,36 +125,46 @@ local function allow_all(allowed, routes)
   end
 end
 
--- Each node is visited at most once, since a node has one depth: a request cannot make this slow.
-local function walk(node, state, i)
-  local segments = state.segments
-  if i > #segments then
-    local routes = node.routes
-    if not routes then return nil end
-    local route = pick(routes, state.method)
-    if not route then allow_all(state.allowed, routes) end
-    return route
+-- The route that ends here and a table for its parameters; or nil and the methods allowed, with those found before.
+local function finish(routes, method, allowed)
+  if not routes then return nil, allowed end
+  local route = pick(routes, method)
+  if route then return route, {} end
+  allowed = allowed or {}
+  allow_all(allowed, routes)
+  return nil, allowed
+end
+
+-- Goes on with the segment that begins at `from`, nil after the last; parameters are set on the way back. Each node is
+-- visited at most once, since a node has one depth: a request cannot make this slow. Returns as `finish`.
+local function walk(node, path, from, escaped, method, allowed)
+  if not from then return finish(node.routes, method, allowed) end
+  local slash = find(path, "/", from, true)
+  local segment = sub(path, from, slash and slash - 1)
+  if escaped then segment = decode(segment) end
+  local after = slash and slash + 1
+  local route, found
+  local child = node.literal[segment]
+  if child then
+    route, found = walk(child, path, after, escaped, method, allowed)
+    if route then return route, found end
+    allowed = found
   end
-  local segment = segments[i]
-  local next_node = node.literal[segment]
-  local route = next_node and walk(next_node, state, i + 1)
-  if route then return route end
-  if node.param and segment ~= "" then
-    local depth = state.depth
-    state.depth = depth + 1
-    state.values[depth + 1] = segment
-    route = walk(node.param, state, i + 1)
-    if route then return route end
-    state.depth = depth
-  end
-  if node.rest then
-    route = pick(node.rest, state.method)
+  child = node.param
+  if child and segment ~= "" then
+    route, found = walk(child, path, after, escaped, method, allowed)
     if route then
-      state.values[state.depth + 1] = table.concat(segments, "/", i)
-      return route
+      found[route.names[child.index]] = segment
+      return route, found
     end
-    allow_all(state.allowed, node.rest)
+    allowed = found
   end
+  route, found = finish(node.rest, method, allowed)
+  if route then
+    local rest = sub(path, from)
+    found[route.names[#route.names]] = escaped and decode(rest) or rest
+  end
+  return route, found
 end
 
 local function sorted_list(set)
@@ -170,20 +186,11 @@ function Router:find(method, path)
     if route then return route end
   end
   if path:sub(1, 1) ~= "/" then return nil, 404 end
-  local segments = split(path)
-  for i, segment in ipairs(segments) do
-    local decoded = decode(segment)
-    if not decoded then return nil, 400 end
-    segments[i] = decoded
-  end
-  local state = { segments = segments, method = method, values = {}, depth = 0, allowed = {} }
-  local route = walk(self.root, state, 1)
-  if route then
-    local params = {}
-    for i, name in ipairs(route.names) do params[name] = state.values[i] end
-    return route, params
-  end
-  if next(state.allowed) then return nil, 405, sorted_list(state.allowed) end
+  local escaped = find(path, "%", 1, true)
+  if escaped and has_bad_escape(path) then return nil, 400 end
+  local route, found = walk(self.root, path, 2, escaped, method)
+  if route then return route, found end
+  if found then return nil, 405, sorted_list(found) end
   return nil, 404
 end
 

@@ -472,15 +472,26 @@ local function disown(waiter, obj)
   if waiter.closers then waiter.closers[obj] = nil end
 end
 
---- Calls fn(...) with await forbidden in this coroutine; one started inside may wait. Returns ok and its first
+--- Calls fn(value) with await forbidden in this coroutine; one started inside may wait. Returns ok and its first
 --- result, or false and the error.
-local function protect(fn, ...)
+local function protect(fn, value)
   local co = current() or MAIN
   local before = sync[co]
   sync[co] = true
-  local ok, result = xpcall(fn, errors.on_raise, ...)
+  local ok, result = xpcall(fn, errors.on_raise, value)
   sync[co] = before
   if not ok then result = errors.from(result) end -- out of memory: a text, no handler was called
+  return ok, result
+end
+
+--- The same for fn(a, b): how many there are is seen by functions such as print, and varargs are not compiled.
+local function protect_two(fn, a, b)
+  local co = current() or MAIN
+  local before = sync[co]
+  sync[co] = true
+  local ok, result = xpcall(fn, errors.on_raise, a, b)
+  sync[co] = before
+  if not ok then result = errors.from(result) end
   return ok, result
 end
 
@@ -503,7 +514,8 @@ core.hooks({
 return {
   start = start, await = await, acquire = acquire, candidate = candidate, suspend = suspend, wake = wake,
   TOKEN = TOKEN, park = park, unpark = unpark,
-  protect = protect, post = post, after = after, enter = enter, leave = leave, own = own, disown = disown,
+  protect = protect, protect_two = protect_two, post = post, after = after, enter = enter, leave = leave,
+  own = own, disown = disown,
   guarded = guarded, trim = trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
   scope = scope, running_task = running_task, deadline = deadline, within = within, slices = slices,
 }

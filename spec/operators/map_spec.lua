@@ -6,6 +6,11 @@ describe("map", function()
     assert.same({ 2, 4 }, combinators.of(1, 2):map(function(v) return v * 2 end):collect():await())
   end)
 
+  it("gives the function one argument, nil too", function()
+    local function count(...) return select("#", ...) end
+    assert.same({ 1, 1 }, combinators.of(nil, false):map(count):collect():await())
+  end)
+
   it("rejects when the function raises, cancels the source, and forbids await", function()
     local r, control = source.manual()
     local p = r:map(function() error("boom") end):last()

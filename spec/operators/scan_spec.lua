@@ -23,6 +23,11 @@ describe("scan", function()
     assert.same({ true, false, false }, r:collect():await())
   end)
 
+  it("gives the function two arguments, nil too", function()
+    local function count(...) return select("#", ...) end
+    assert.same({ 2, 2 }, combinators.of(nil, false):scan(count, 0):collect():await())
+  end)
+
   it("rejects when the function raises, cancels the source, and forbids await", function()
     local r, control = source.manual()
     local p = r:scan(function() error("boom") end):last()

@@ -2,7 +2,7 @@
 
 local check_callable = require("perigee.promise").check_callable
 local link = require("perigee.link")
-local protect = require("perigee.scheduler").protect
+local protect_two = require("perigee.scheduler").protect_two
 
 local Reduce = link.class()
 
@@ -14,7 +14,7 @@ end
 function Reduce:next(value)
   if self.closed then return end
   if self.started then
-    local ok, result = protect(self.state.f, self.total, value)
+    local ok, result = protect_two(self.state.f, self.total, value)
     if not ok then return self:fail(result) end
     value = result
   end
