@@ -12,7 +12,6 @@ local response = require("perigee.response")
 local scheduler = require("perigee.scheduler")
 local scope = require("perigee.scope")
 
-local TEXT = "text/plain; charset=utf-8"
 local RETRY_AFTER_S = 1
 local STAMP = "perigee-generation"
 local SLOTS = core.SLOTS -- number % SLOTS is the slot: a small index, used again
@@ -27,6 +26,7 @@ local STATUS = {
 ---@field private core perigee.core.http
 ---@field private body function of the core; so are these:
 ---@field private forward function
+---@field private reply function
 ---@field private reply_json function
 ---@field private router perigee.Router its handlers are { fn =, to =, on_error =, takes_context =, owner = }
 ---@field private stamps? boolean
@@ -79,31 +79,27 @@ function Exchange:fail(err)
   return check_sent(self, self.http.core:problem(self.number, status, nil, status == 503 and RETRY_AFTER_S or nil))
 end
 
-local function send_body(exchange, status, headers, has_type, body)
-  local http, number = exchange.http.core, exchange.number
-  if body == nil then return http:reply(number, status or 204, headers) end
-  if type(body) ~= "string" then return http:reply_json(number, status or 200, headers, body) end
-  if not has_type then
-    headers[#headers + 1], headers[#headers + 2] = "content-type", TEXT
-  end
-  return http:reply(number, status or 200, headers, body)
+local function send_body(exchange, status, headers, body)
+  local http, number = exchange.http, exchange.number
+  if body == nil then return http.reply(http.core, number, status or 204, headers) end
+  if type(body) ~= "string" then return http.reply_json(http.core, number, status or 200, headers, body) end
+  return http.reply(http.core, number, status or 200, headers, body)
 end
 
 local function respond(exchange, made)
-  local headers, has_type, message = response.flat_headers(made)
-  if not headers then
+  local headers, message = response.flat_headers(made)
+  if message then
     exchange:over()
     return check_sent(exchange, nil, message)
   end
   local body = made.body
   if promise.follower(body) then
-    local later = setmetatable({ down = exchange, status = made.status, closed = false }, Exchange.Body)
-    later.headers, later.has_type = headers, has_type
-    exchange.work = entry.observe(later, body)
+    local later = { down = exchange, status = made.status, headers = headers, closed = false }
+    exchange.work = entry.observe(setmetatable(later, Exchange.Body), body)
     return
   end
   exchange:over()
-  return check_sent(exchange, send_body(exchange, made.status, headers, has_type, body))
+  return check_sent(exchange, send_body(exchange, made.status, headers, body))
 end
 
 --- The handler's value, or a Reply's last. A string is text only when the handler itself returned it.
@@ -111,12 +107,10 @@ function Exchange:value(value, direct)
   if self.closed then return end
   if response.is(value) then return respond(self, value) end
   self:over()
-  local http, number = self.http.core, self.number
-  if value == nil then return check_sent(self, http:reply(number, 204)) end
-  if direct and type(value) == "string" then
-    return check_sent(self, http:reply(number, 200, { "content-type", TEXT }, value))
-  end
-  return check_sent(self, self.http.reply_json(http, number, 200, nil, value))
+  local http, number = self.http, self.number
+  if value == nil then return check_sent(self, http.reply(http.core, number, 204)) end
+  if direct and type(value) == "string" then return check_sent(self, http.reply(http.core, number, 200, nil, value)) end
+  return check_sent(self, http.reply_json(http.core, number, 200, nil, value))
 end
 
 function Exchange:next(value)
@@ -148,7 +142,7 @@ function Body:value(value)
   if type(value) == "string" then
     return check_sent(exchange, exchange.http.core:reply_json(exchange.number, self.status or 200, self.headers, value))
   end
-  return check_sent(exchange, send_body(exchange, self.status, self.headers, self.has_type, value))
+  return check_sent(exchange, send_body(exchange, self.status, self.headers, value))
 end
 
 function Body:next(value) self.last = value end
@@ -253,7 +247,7 @@ local function open(router, options)
   })
   if not server then error(errors.make(code, message), 0) end
   self.core = server
-  self.body, self.forward, self.reply_json = server.body, server.forward, server.reply_json -- a look-up less each
+  for _, name in ipairs({ "body", "forward", "reply", "reply_json" }) do self[name] = server[name] end -- a look-up less
   return self
 end
 
