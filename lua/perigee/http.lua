@@ -29,7 +29,7 @@ local STATUS = {
 ---@field private reply function
 ---@field private reply_json function
 ---@field private router perigee.Router its handlers are { fn =, to =, on_error =, takes_context =, owner = }
----@field private stamps? boolean
+---@field private stamps boolean
 ---@field private running table<integer, perigee.Exchange> until answered
 local Http = {}
 Http.__index = Http
@@ -40,10 +40,10 @@ Http.__name = "perigee.http"
 ---@class perigee.Exchange one request and its reply: a link, so that a Reply can be asked by it
 local Exchange = link.class()
 
-function Exchange:over()
-  self.closed = true
-  local running, slot = self.http.running, self.number % SLOTS
-  if running[slot] == self then running[slot] = nil end
+local function over(exchange)
+  exchange.closed = true
+  local running, slot = exchange.http.running, exchange.number % SLOTS
+  if running[slot] == exchange then running[slot] = nil end
 end
 
 local function name_of(exchange)
@@ -64,7 +64,7 @@ end
 -- Texts of faults and peers stay in the log; only an error made with a status speaks to the client.
 function Exchange:fail(err)
   if self.closed then return end
-  self:over()
+  over(self)
   if is_status(err.status) then
     if err.status >= 500 then log.failure(name_of(self), err) end
     local detail = type(err.message) == "string" and err.message or nil
@@ -89,7 +89,7 @@ end
 local function respond(exchange, made)
   local headers, message = response.flat_headers(made)
   if message then
-    exchange:over()
+    over(exchange)
     return check_sent(exchange, nil, message)
   end
   local body = made.body
@@ -98,7 +98,7 @@ local function respond(exchange, made)
     exchange.work = entry.observe(setmetatable(later, Exchange.Body), body)
     return
   end
-  exchange:over()
+  over(exchange)
   return check_sent(exchange, send_body(exchange, made.status, headers, body))
 end
 
@@ -106,7 +106,7 @@ end
 function Exchange:value(value, direct)
   if self.closed then return end
   if response.is(value) then return respond(self, value) end
-  self:over()
+  over(self)
   local http, number = self.http, self.number
   if value == nil then return check_sent(self, http.reply(http.core, number, 204)) end
   if direct and type(value) == "string" then return check_sent(self, http.reply(http.core, number, 200, nil, value)) end
@@ -137,7 +137,7 @@ function Body:value(value)
   self.closed, self.upstream = true, nil
   local exchange = self.down
   if exchange.closed then return end
-  exchange:over()
+  over(exchange)
   -- A string that comes later is JSON, as everywhere.
   if type(value) == "string" then
     return check_sent(exchange, exchange.http.core:reply_json(exchange.number, self.status or 200, self.headers, value))
@@ -178,7 +178,7 @@ function Exchange:ended(ok, result)
   self.work = entry.observe(self, result) or self.work
 end
 
-function Http:run(route, req)
+local function run(self, route, req)
   local ctx
   if route.handler.takes_context then
     ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
@@ -201,14 +201,14 @@ local function forward(self, number, route)
   return true
 end
 
-function Http:receive(number, method, path, query, has_body)
+local function receive(self, number, method, path, query, has_body)
   local route, params, allow = self.router:find(method, path)
   if not route then
     return self.core:problem(number, params, nil, nil, allow and { "allow", allow })
   end
   if self.stamps then self.core:stamp(STAMP, route.handler.owner.number, number) end
   if route.handler.to and forward(self, number, route) then return end
-  return self:run(route, request.new({
+  return run(self, route, request.new({
     http = self.core, number = number, method = method, path = path, params = params,
     query_text = query, body_text = has_body and self.body(self.core, number) or nil,
   }))
@@ -223,7 +223,7 @@ local function cancel_work(exchange)
 end
 
 -- The peer has left before the answer.
-function Http:aborted(number)
+local function aborted(self, number)
   local exchange = self.running[number % SLOTS]
   if not exchange or exchange.number ~= number then return end
   self.running[number % SLOTS] = nil
@@ -237,12 +237,12 @@ end
 ---@param options perigee.ListenerOptions
 ---@return perigee.HttpServer
 local function open(router, options)
-  local self = setmetatable({ router = router, running = {}, closed = promise.pending() }, Http)
+  local self = setmetatable({ router = router, running = {}, stamps = false, closed = promise.pending() }, Http)
   local server, code, message = core.http(options.core, {
     on_request = function(number, method, path, query, has_body)
-      return self:receive(number, method, path, query, has_body)
+      return receive(self, number, method, path, query, has_body)
     end,
-    on_abort = function(number) return self:aborted(number) end,
+    on_abort = function(number) return aborted(self, number) end,
     on_close = function() return promise.resolve(self.closed, nil) end,
   })
   if not server then error(errors.make(code, message), 0) end
