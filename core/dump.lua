@@ -2,12 +2,13 @@
 --
 -- `{ id = id, kind = "x" }` starts as a copy of a template, { id = nil, kind = "x" }, whose keys all have their
 -- places. string.dump leaves out what is nil: the copies would grow with every assignment, which costs a tenth of a
--- request. Here the keys are put back, as the instructions behind the template name them.
+-- request. Here the keys are put back, as the instructions behind the template name them: with false where they set
+-- it before anybody can look. A key whose value is nil would lose its place to the next that hashes alike.
 
 local VERSION = 2 -- of the dump: luajit's lj_bcdump.h says what it looks like
 local BIG_ENDIAN, STRIPPED = 1, 2
 local CHILD, TABLE, INT64, UINT64, COMPLEX, STRING = 0, 1, 2, 3, 4, 5 -- constants of a function
-local NIL, INTEGER, NUMBER = 0, 3, 4 -- constants in a table; STRING as above
+local NIL, FALSE, INTEGER, NUMBER = 0, 1, 3, 4 -- constants in a table; STRING as above
 
 --- Reading ------------------------------------------------------------------------------------------------------
 
@@ -92,24 +93,37 @@ local function read_constant(r)
   return r:since(from)
 end
 
--- Numbers of opcodes, which differ between versions, and those that do not write to register A.
+-- Operands B and C that are no registers; of these, B is one.
+local BLIND = "KSTR KCDATA KSHORT KNUM KPRI UGET GGET TNEW TDUP CALL JMP"
+local BY_NAME = "TGETS TGETB TSETS TSETB"
+
+local function has_word(words, word) return (" " .. words .. " "):find(" " .. word .. " ", 1, true) ~= nil end
+
+-- By number, which differs between versions: those that do not write to register A, those that look at registers
+-- B and C (or D, their pair), and those behind which the order of instructions is no longer that of what happens.
 local function opcodes(names)
-  local codes, reads = {}, {}
+  local ops = { codes = {}, reads = {}, looks_at_b = {}, looks_at_c = {}, strays = {} }
   for i = 0, #names / 6 - 1 do
     local name = names:sub(i * 6 + 1, i * 6 + 6):match("%S+")
-    codes[name] = i
-    reads[i] = name:find("^.SET") ~= nil or name:find("^IS[LGEN]") ~= nil or name == "IST" or name == "ISF"
+    ops.codes[name] = i
+    ops.reads[i] = name:find("^.SET") ~= nil or name:find("^IS[LGEN]") ~= nil or name == "IST" or name == "ISF"
+    ops.looks_at_b[i] = not has_word(BLIND, name)
+    ops.looks_at_c[i] = ops.looks_at_b[i] and not has_word(BY_NAME, name)
+    ops.strays[i] = name == "FNEW" or name:find("LOOP") ~= nil or name:find("^I?FOR") ~= nil
+      or name:find("^J?ITER") ~= nil or name == "ISNEXT" or name == "UCLO"
   end
-  return codes, reads
+  return ops
 end
 
 -- What is assigned to the table that the instruction before `from` has made. Values are computed in registers above
 -- its own: what uses that one, or writes below it, comes after the constructor.
 local function complete(made, code, from, register, constant, ops)
+  local unseen, certain_from = true, from -- up to there, a jump may pass over it
   for at = from, #code - 3, 4 do
     local op, a, c, b = code:byte(at, at + 3)
     if op == ops.codes.TSETS and b == register then
-      made.hash[constant(c)] = made.hash[constant(c)] or uleb(NIL)
+      local is_certain = unseen and at >= certain_from
+      made.hash[constant(c)] = made.hash[constant(c)] or uleb(is_certain and FALSE or NIL)
     elseif op == ops.codes.TSETB and b == register then
       for i = #made.array + 1, c + 1 do made.array[i] = uleb(NIL) end
     elseif op == ops.codes.TSETM and a == register + 1 then -- `...` or a call comes last
@@ -117,6 +131,10 @@ local function complete(made, code, from, register, constant, ops)
       return
     elseif a == register or a < register and not ops.reads[op] then
       return
+    elseif op == ops.codes.JMP then
+      certain_from = math.max(certain_from, at + 4 + (c + b * 256 - 0x8000) * 4)
+    elseif ops.strays[op] or ops.looks_at_b[op] and b == register or ops.looks_at_c[op] and c == register then
+      unseen = false
     end
   end
 end
@@ -176,8 +194,7 @@ return function(source, chunk)
   local compiled = assert(loadstring(source, chunk))
   local has_names, vmdef = pcall(require, "jit.vmdef")
   if not has_names then return nil end
-  local ops = {}
-  ops.codes, ops.reads = opcodes(vmdef.bcnames)
+  local ops = opcodes(vmdef.bcnames)
   local made = rewrite(string.dump(compiled), ops)
   if not made then return nil end
   -- What was put in is left out again by the next dump, and nothing else may have changed.

@@ -53,6 +53,37 @@ describe("the bytecode in the program", function()
     assert.same({ 1, kind = "rest" }, kept[2003])
   end)
 
+  it("has a value in the template for each key that is set in any case, so that none can lose its place", function()
+    local made = dump("local a, b = ... return { one = a, two = b and a or 2, three = a == b, four = b + 1 }", "@x.lua")
+    assert.equal(#made, #string.dump(loadstring(made))) -- which leaves out what is nil
+    assert.same({ one = 3, two = 3, three = false, four = 5 }, loadstring(made)(3, 4))
+    assert.same({ two = 2, three = false, four = 1 }, loadstring(made)(nil, 0))
+  end)
+
+  it("lets nobody see a value that is not set yet", function()
+    local text = [[
+      local seen = {}
+      local function see(t) seen[#seen + 1] = t.b == nil and t.c == nil end
+      local function branch(x) local t = { a = x } if x then t.b = 1 end see(t) t.c = 1 return t end
+      local function call(x) local t = { a = x } see(t) t.b, t.c = 1, 2 return t end
+      local function read(x) local t = { a = x } seen[#seen + 1] = t.b == nil t.b = 1 return t end
+      local function capture(x)
+        local t = { a = x }
+        local function look() return see(t) end
+        look()
+        t.b, t.c = 1, 2
+        return t
+      end
+      local function loop(n) local t = { a = 1 } for i = 1, n do t.b = i end see(t) t.c = 1 return t end
+      local function compare(x) local t = { a = x } if t == x then t.b = 1 end see(t) t.b = 1 return t end
+      return seen, branch(false), call(1), read(1), capture(1), loop(0), compare(1)
+    ]]
+    local seen, branch, call, read, capture, loop, compare = loadstring(dump(text, "@x.lua"))()
+    assert.same({ true, true, true, true, true, true }, seen)
+    assert.same({ { a = false, c = 1 }, { a = 1, b = 1, c = 2 }, { a = 1, b = 1 }, { a = 1, b = 1, c = 2 },
+      { a = 1, c = 1 }, { a = 1, b = 1 } }, { branch, call, read, capture, loop, compare })
+  end)
+
   it("keeps the chunk's name, lines, and constants of all kinds", function()
     local text = "local t = { 1.5, -2, true, [7] = 3, none = nil, x = 0x123456789abcdefLL, y = 2i }\n" ..
       "local function f() error('here') end\nreturn t, f"

@@ -118,6 +118,16 @@ describe("what a handler returns", function()
     assert.are.same({ 202, "2" }, { later.status, later.body })
   end)
 
+  it("has the type its headers say, once, also when its body is JSON", function()
+    local typed = { headers = { ["Content-Type"] = "application/hal+json" }, body = { id = 1 } }
+    app:get("/later", function()
+      return perigee.response({ headers = typed.headers, body = perigee.of("x") })
+    end)
+    local now, later = answer(perigee.response(typed)), ask("GET", "/later")
+    assert.are.same({ '{"id":1}', "application/hal+json" }, { now.body, now.headers["content-type"] })
+    assert.are.same({ '"x"', "application/hal+json" }, { later.body, later.headers["content-type"] })
+  end)
+
   for name, fields in pairs({
     ["a header value with a line break"] = { headers = { ["x-a"] = "a\r\nx-b: c" } },
     ["a header name with a space"] = { headers = { ["x a"] = "b" } },

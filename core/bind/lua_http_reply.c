@@ -60,12 +60,10 @@ int pge_lua_http_peer(lua_State *L) {
 
 /* ---- replying ---- */
 
-/* Reads the flat list at idx; if asked, a content type and the stamp come first. -1: too many. */
-static int read_headers(lua_State *L, struct pge_lua_http_slot *slot, int idx, bool json,
+/* Reads the flat list at idx; the stamp comes first. -1: too many. */
+static int read_headers(lua_State *L, struct pge_lua_http_slot *slot, int idx,
                         struct pge_http_header out[MAX_HEADERS]) {
     int n = 0;
-    if (json)
-        out[n++] = (struct pge_http_header){{"content-type", 12}, {"application/json", 16}};
     const struct pge_http_header *stamp = pge_lua_http_stamp(slot);
     if (stamp)
         out[n++] = *stamp;
@@ -114,14 +112,14 @@ struct answer {
 };
 
 /* Pads the stack to args and reads headers at idx. False: nil and why were pushed. */
-static bool begin_answer(lua_State *L, int args, int idx, bool json, struct answer *a) {
+static bool begin_answer(lua_State *L, int args, int idx, struct answer *a) {
     struct pge_lua_http *h = pge_lua_http_check(L);
     lua_settop(L, args);
     a->status = (int)luaL_checkinteger(L, 3);
     a->slot = pge_lua_http_slot_check(L, h);
     if (!a->slot)
         return false;
-    int n = read_headers(L, a->slot, idx, json, a->headers);
+    int n = read_headers(L, a->slot, idx, a->headers);
     if (n < 0) {
         lua_pushnil(L);
         lua_pushliteral(L, "too many response headers");
@@ -133,19 +131,20 @@ static bool begin_answer(lua_State *L, int args, int idx, bool json, struct answ
 
 int pge_lua_http_reply(lua_State *L) {
     struct answer a;
-    if (!begin_answer(L, 5, 4, false, &a))
+    if (!begin_answer(L, 5, 4, &a))
         return 2;
     struct pge_span body = {0};
     if (!lua_isnil(L, 5))
         body.p = luaL_checklstring(L, 5, &body.n);
-    int status = pge_http_reply(a.slot->forward.req, a.status, a.headers, a.n, body);
+    const char *type = body.p ? "text/plain; charset=utf-8" : NULL;
+    int status = pge_http_reply_as(a.slot->forward.req, a.status, type, a.headers, a.n, body);
     return replied(L, a.slot, status, true);
 }
 
 /* The body is encoded into the engine's scratch buffer and copied out from there. */
 int pge_lua_http_reply_json(lua_State *L) {
     struct answer a;
-    if (!begin_answer(L, 5, 4, true, &a))
+    if (!begin_answer(L, 5, 4, &a))
         return 2;
     struct pge_buf *scratch = &a.slot->owner->box.bind->engine.scratch;
     char err[PGE_LUA_JSON_ERROR_MAX];
@@ -158,14 +157,15 @@ int pge_lua_http_reply_json(lua_State *L) {
         return 2;
     }
     struct pge_span body = {pge_buf_head(scratch), pge_buf_len(scratch)};
-    int status = pge_http_reply(a.slot->forward.req, a.status, a.headers, a.n, body);
+    int status =
+        pge_http_reply_as(a.slot->forward.req, a.status, "application/json", a.headers, a.n, body);
     return replied(L, a.slot, status, true);
 }
 
 /* problem(req, status, detail, retry_after, headers) */
 int pge_lua_http_problem(lua_State *L) {
     struct answer a;
-    if (!begin_answer(L, 6, 6, false, &a))
+    if (!begin_answer(L, 6, 6, &a))
         return 2;
     struct pge_span detail = {0};
     if (!lua_isnil(L, 4))
@@ -178,7 +178,7 @@ int pge_lua_http_problem(lua_State *L) {
 
 int pge_lua_http_begin(lua_State *L) {
     struct answer a;
-    if (!begin_answer(L, 4, 4, false, &a))
+    if (!begin_answer(L, 4, 4, &a))
         return 2;
     int status = pge_http_reply_begin(a.slot->forward.req, a.status, a.headers, a.n);
     return replied(L, a.slot, status, false);

@@ -3,11 +3,10 @@
 
 #include <stdio.h>
 
-static const struct pge_http_header json_type = {{"content-type", 12}, {"application/json", 16}};
 static const char no_handler[] =
     "\"There is no matching message handler defined in the remote service.\"";
 
-enum { MAX_HEADERS = 8, KEEP_BYTES = 4096 };
+enum { KEEP_BYTES = 4096 };
 
 int pge_http_fault_status(enum pge_fault fault) {
     switch (fault) {
@@ -37,13 +36,9 @@ static void done(struct pge_http_forward *f, enum pge_fault fault, const char *m
 }
 
 static void answer(struct pge_http_forward *f, struct pge_span body) {
-    struct pge_http_header headers[MAX_HEADERS + 1] = {json_type};
-    unsigned n = f->header_count < MAX_HEADERS ? f->header_count : MAX_HEADERS;
-    if (n)
-        memcpy(headers + 1, f->headers, n * sizeof *headers);
     if (!body.p)
         body = (struct pge_span){"null", 4};
-    pge_http_reply(f->req, 200, headers, n + 1, body);
+    pge_http_reply_as(f->req, 200, "application/json", f->headers, f->header_count, body);
     done(f, PGE_FAULT_NONE, NULL);
 }
 

@@ -176,6 +176,7 @@ int pge_http_reply_refusal(struct pge_http_conn *c, int status, const char *why)
 
 /* http_server.c */
 void pge_http_server_conn_gone(struct pge_http_server *server);
+enum { PGE_HTTP_DATE_SIZE = 29 };
 const char *pge_http_server_date(struct pge_http_server *server);
 
 #endif

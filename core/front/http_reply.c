@@ -7,11 +7,13 @@
 
 enum framing { LENGTH, CHUNKS, UNTIL_CLOSE, NO_BODY };
 
+static const struct pge_span content_type = {"content-type", 12}, retry_after = {"retry-after", 11};
+
 struct head {
     int status;
     const struct pge_http_header *headers;
     unsigned header_count;
-    const char *type;  /* content type of our own bodies; NULL: the headers' */
+    const char *type;  /* content type; NULL: the headers' */
     int retry_after_s; /* < 0: none */
     enum framing framing;
     size_t length;
@@ -21,20 +23,21 @@ static struct pge_http_conn *conn_of(struct pge_http_request *req) {
     return container_of(req, struct pge_http_conn, req);
 }
 
-static bool equals(struct pge_span span, const char *text) {
-    return span.n == strlen(text) && strncasecmp(span.p, text, span.n) == 0;
+static bool equals(struct pge_span a, struct pge_span b) {
+    return a.n == b.n && strncasecmp(a.p, b.p, a.n) == 0;
 }
 
 /* Framing and the connection are ours to say. */
 static bool is_ours(const struct head *head, struct pge_span name) {
-    static const char *const names[] = {"connection", "content-length",   "date",
-                                        "keep-alive", "trailer",          "proxy-connection",
-                                        "te",         "transfer-encoding"};
+    static const struct pge_span names[] = {
+        {"connection", 10}, {"content-length", 14},   {"date", 4}, {"keep-alive", 10},
+        {"trailer", 7},     {"proxy-connection", 16}, {"te", 2},   {"transfer-encoding", 17},
+    };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (equals(name, names[i]))
             return true;
-    return (head->type && equals(name, "content-type")) ||
-           (head->retry_after_s >= 0 && equals(name, "retry-after"));
+    return (head->type && equals(name, content_type)) ||
+           (head->retry_after_s >= 0 && equals(name, retry_after));
 }
 
 static void put(struct pge_buf *out, const char *text) {
@@ -59,12 +62,6 @@ static void put_number(struct pge_buf *out, size_t number, unsigned base) {
     pge_buf_append(out, digits + n, sizeof digits - n);
 }
 
-static void put_count(struct pge_buf *out, const char *label, size_t number) {
-    put(out, label);
-    put_number(out, number, 10);
-    PGE_BUF_LIT(out, "\r\n");
-}
-
 /* Room for a head is reserved in one step, so that the appends to it cannot fail. */
 static size_t head_size(const struct head *head) {
     size_t n = 512;
@@ -75,15 +72,18 @@ static size_t head_size(const struct head *head) {
 
 static void put_framing(struct pge_buf *out, const struct pge_http_conn *c,
                         const struct head *head) {
-    if (head->framing == LENGTH)
-        put_count(out, "Content-Length: ", head->length);
-    else if (head->framing == CHUNKS)
-        put(out, "Transfer-Encoding: chunked\r\n");
+    if (head->framing == LENGTH) {
+        PGE_BUF_LIT(out, "Content-Length: ");
+        put_number(out, head->length, 10);
+        PGE_BUF_LIT(out, "\r\n");
+    } else if (head->framing == CHUNKS) {
+        PGE_BUF_LIT(out, "Transfer-Encoding: chunked\r\n");
+    }
     if (c->is_last)
-        put(out, "Connection: close\r\n");
+        PGE_BUF_LIT(out, "Connection: close\r\n");
     else if (c->req.parse.is_old)
-        put(out, "Connection: keep-alive\r\n");
-    put(out, "\r\n");
+        PGE_BUF_LIT(out, "Connection: keep-alive\r\n");
+    PGE_BUF_LIT(out, "\r\n");
 }
 
 static int write_head(struct pge_http_conn *c, const struct head *head) {
@@ -94,19 +94,22 @@ static int write_head(struct pge_http_conn *c, const struct head *head) {
     put_number(out, (size_t)head->status, 10);
     PGE_BUF_LIT(out, " ");
     put(out, pge_http_reason(head->status));
-    put(out, "\r\nDate: ");
-    put(out, pge_http_server_date(c->server));
-    put(out, "\r\n");
+    PGE_BUF_LIT(out, "\r\nDate: ");
+    pge_buf_append(out, pge_http_server_date(c->server), PGE_HTTP_DATE_SIZE);
+    PGE_BUF_LIT(out, "\r\n");
     for (unsigned i = 0; i < head->header_count; i++)
         if (!is_ours(head, head->headers[i].name))
             put_field(out, head->headers[i].name, head->headers[i].value);
     if (head->type) {
-        put(out, "Content-Type: ");
+        PGE_BUF_LIT(out, "Content-Type: ");
         put(out, head->type);
-        put(out, "\r\n");
+        PGE_BUF_LIT(out, "\r\n");
     }
-    if (head->retry_after_s >= 0)
-        put_count(out, "Retry-After: ", (size_t)head->retry_after_s);
+    if (head->retry_after_s >= 0) {
+        PGE_BUF_LIT(out, "Retry-After: ");
+        put_number(out, (size_t)head->retry_after_s, 10);
+        PGE_BUF_LIT(out, "\r\n");
+    }
     put_framing(out, c, head);
     pge_http_conn_sent(c);
     return 0;
@@ -164,6 +167,20 @@ int pge_http_reply(struct pge_http_request *req, int status, const struct pge_ht
     return reply(req, &head, body);
 }
 
+int pge_http_reply_as(struct pge_http_request *req, int status, const char *type,
+                      const struct pge_http_header *headers, unsigned header_count,
+                      struct pge_span body) {
+    struct head head = {.status = status,
+                        .headers = headers,
+                        .header_count = header_count,
+                        .type = type,
+                        .retry_after_s = -1};
+    for (unsigned i = 0; i < header_count; i++)
+        if (equals(headers[i].name, content_type))
+            head.type = NULL;
+    return reply(req, &head, body);
+}
+
 /* ---- problems ---- */
 
 static void put_json_text(struct pge_buf *out, struct pge_span text) {
@@ -191,15 +208,15 @@ static struct pge_span problem(struct pge_http_server *server, int status, struc
     pge_buf_clear(out);
     if (pge_buf_reserve(out, 256 + detail.n * 6) < 0)
         return (struct pge_span){NULL, 0};
-    put(out, "{\"type\":\"about:blank\",\"title\":");
+    PGE_BUF_LIT(out, "{\"type\":\"about:blank\",\"title\":");
     put_json_text(out, (struct pge_span){title, strlen(title)});
     PGE_BUF_LIT(out, ",\"status\":");
     put_number(out, (size_t)status, 10);
     if (detail.n) {
-        put(out, ",\"detail\":");
+        PGE_BUF_LIT(out, ",\"detail\":");
         put_json_text(out, detail);
     }
-    put(out, "}");
+    PGE_BUF_LIT(out, "}");
     return (struct pge_span){pge_buf_head(out), pge_buf_len(out)};
 }
 
@@ -283,7 +300,7 @@ int pge_http_reply_chunk(struct pge_http_request *req, struct pge_span data) {
     put_number(out, data.n, 16);
     PGE_BUF_LIT(out, "\r\n");
     pge_buf_append(out, data.p, data.n);
-    put(out, "\r\n");
+    PGE_BUF_LIT(out, "\r\n");
     pge_http_conn_sent(c);
     return 0;
 }

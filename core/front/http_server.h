@@ -118,6 +118,10 @@ bool pge_http_header_is_valid(struct pge_span name, struct pge_span value);
  */
 int pge_http_reply(struct pge_http_request *req, int status, const struct pge_http_header *headers,
                    unsigned header_count, struct pge_span body);
+/* The same with a content type, unless the headers have one. */
+int pge_http_reply_as(struct pge_http_request *req, int status, const char *type,
+                      const struct pge_http_header *headers, unsigned header_count,
+                      struct pge_span body);
 
 /* An RFC 9457 problem: {"type":"about:blank","title":...,"status":N[,"detail":...]}. A detail that
    is empty or not UTF-8 is left out; retry_after_s < 0: none. */

@@ -112,8 +112,10 @@ int pge_http_check_target(struct pge_http_parse *p, struct pge_span host) {
         return refuse(p, "malformed Host");
     if (p->target_size == 1 && *target == '*')
         return is_options ? 0 : refuse(p, "malformed target");
-    if (*target != '/' && reduce(p, host) < 0)
-        return UV_EPROTO;
-    pge_http_point(p);
+    if (*target != '/') {
+        if (reduce(p, host) < 0)
+            return UV_EPROTO;
+        pge_http_point(p);
+    }
     return check_path(p, p->message.path);
 }

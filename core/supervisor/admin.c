@@ -26,9 +26,8 @@ struct pge_admin {
 };
 
 static void reply_json(struct pge_http_request *req, int status, const struct pge_buf *body) {
-    const struct pge_http_header header = {{"content-type", 12}, {"application/json", 16}};
-    pge_http_reply(req, status, &header, 1,
-                   (struct pge_span){pge_buf_head(body), pge_buf_len(body)});
+    pge_http_reply_as(req, status, "application/json", NULL, 0,
+                      (struct pge_span){pge_buf_head(body), pge_buf_len(body)});
 }
 
 static void reply_problem(struct pge_http_request *req, int status, const char *detail) {
@@ -36,8 +35,7 @@ static void reply_problem(struct pge_http_request *req, int status, const char *
 }
 
 static void reply_text(struct pge_http_request *req, int status, const char *text) {
-    const struct pge_http_header header = {{"content-type", 12}, {"text/plain", 10}};
-    pge_http_reply(req, status, &header, 1, (struct pge_span){text, strlen(text)});
+    pge_http_reply_as(req, status, "text/plain", NULL, 0, (struct pge_span){text, strlen(text)});
 }
 
 /* ---- askers ---- */

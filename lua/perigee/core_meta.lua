@@ -317,11 +317,11 @@ function http:stamp(name, number, req) end
 ---No new connections while held.
 function http:hold(held) end
 
----body: string, or nil for none. headers: flat list { name, value, ... } or nil.
+---headers: flat list { name, value, ... } or nil. body: string, text unless the headers have a type, or nil for none.
 ---@return boolean? ok
 ---@return string? message why status or a header is not allowed: nothing was sent
 function http:reply(req, status, headers, body) end
----Encodes value (or copies a slice) as application/json.
+---Encodes value (or copies a slice): JSON, also by its type unless the headers have one.
 ---@return boolean? ok
 ---@return string? message
 function http:reply_json(req, status, headers, value) end

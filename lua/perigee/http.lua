@@ -12,7 +12,6 @@ local response = require("perigee.response")
 local scheduler = require("perigee.scheduler")
 local scope = require("perigee.scope")
 
-local TEXT = "text/plain; charset=utf-8"
 local RETRY_AFTER_S = 1
 local STAMP = "perigee-generation"
 local SLOTS = core.SLOTS -- number % SLOTS is the slot: a small index, used again
@@ -27,9 +26,10 @@ local STATUS = {
 ---@field private core perigee.core.http
 ---@field private body function of the core; so are these:
 ---@field private forward function
+---@field private reply function
 ---@field private reply_json function
 ---@field private router perigee.Router its handlers are { fn =, to =, on_error =, takes_context =, owner = }
----@field private stamps? boolean
+---@field private stamps boolean
 ---@field private running table<integer, perigee.Exchange> until answered
 local Http = {}
 Http.__index = Http
@@ -40,10 +40,10 @@ Http.__name = "perigee.http"
 ---@class perigee.Exchange one request and its reply: a link, so that a Reply can be asked by it
 local Exchange = link.class()
 
-function Exchange:over()
-  self.closed = true
-  local running, slot = self.http.running, self.number % SLOTS
-  if running[slot] == self then running[slot] = nil end
+local function over(exchange)
+  exchange.closed = true
+  local running, slot = exchange.http.running, exchange.number % SLOTS
+  if running[slot] == exchange then running[slot] = nil end
 end
 
 local function name_of(exchange)
@@ -64,7 +64,7 @@ end
 -- Texts of faults and peers stay in the log; only an error made with a status speaks to the client.
 function Exchange:fail(err)
   if self.closed then return end
-  self:over()
+  over(self)
   if is_status(err.status) then
     if err.status >= 500 then log.failure(name_of(self), err) end
     local detail = type(err.message) == "string" and err.message or nil
@@ -79,44 +79,38 @@ function Exchange:fail(err)
   return check_sent(self, self.http.core:problem(self.number, status, nil, status == 503 and RETRY_AFTER_S or nil))
 end
 
-local function send_body(exchange, status, headers, has_type, body)
-  local http, number = exchange.http.core, exchange.number
-  if body == nil then return http:reply(number, status or 204, headers) end
-  if type(body) ~= "string" then return http:reply_json(number, status or 200, headers, body) end
-  if not has_type then
-    headers[#headers + 1], headers[#headers + 2] = "content-type", TEXT
-  end
-  return http:reply(number, status or 200, headers, body)
+local function send_body(exchange, status, headers, body)
+  local http, number = exchange.http, exchange.number
+  if body == nil then return http.reply(http.core, number, status or 204, headers) end
+  if type(body) ~= "string" then return http.reply_json(http.core, number, status or 200, headers, body) end
+  return http.reply(http.core, number, status or 200, headers, body)
 end
 
 local function respond(exchange, made)
-  local headers, has_type, message = response.flat_headers(made)
-  if not headers then
-    exchange:over()
+  local headers, message = response.flat_headers(made)
+  if message then
+    over(exchange)
     return check_sent(exchange, nil, message)
   end
   local body = made.body
   if promise.follower(body) then
-    local later = setmetatable({ down = exchange, status = made.status, closed = false }, Exchange.Body)
-    later.headers, later.has_type = headers, has_type
-    exchange.work = entry.observe(later, body)
+    local later = { down = exchange, status = made.status, headers = headers, closed = false }
+    exchange.work = entry.observe(setmetatable(later, Exchange.Body), body)
     return
   end
-  exchange:over()
-  return check_sent(exchange, send_body(exchange, made.status, headers, has_type, body))
+  over(exchange)
+  return check_sent(exchange, send_body(exchange, made.status, headers, body))
 end
 
 --- The handler's value, or a Reply's last. A string is text only when the handler itself returned it.
 function Exchange:value(value, direct)
   if self.closed then return end
   if response.is(value) then return respond(self, value) end
-  self:over()
-  local http, number = self.http.core, self.number
-  if value == nil then return check_sent(self, http:reply(number, 204)) end
-  if direct and type(value) == "string" then
-    return check_sent(self, http:reply(number, 200, { "content-type", TEXT }, value))
-  end
-  return check_sent(self, self.http.reply_json(http, number, 200, nil, value))
+  over(self)
+  local http, number = self.http, self.number
+  if value == nil then return check_sent(self, http.reply(http.core, number, 204)) end
+  if direct and type(value) == "string" then return check_sent(self, http.reply(http.core, number, 200, nil, value)) end
+  return check_sent(self, http.reply_json(http.core, number, 200, nil, value))
 end
 
 function Exchange:next(value)
@@ -143,12 +137,12 @@ function Body:value(value)
   self.closed, self.upstream = true, nil
   local exchange = self.down
   if exchange.closed then return end
-  exchange:over()
+  over(exchange)
   -- A string that comes later is JSON, as everywhere.
   if type(value) == "string" then
     return check_sent(exchange, exchange.http.core:reply_json(exchange.number, self.status or 200, self.headers, value))
   end
-  return check_sent(exchange, send_body(exchange, self.status, self.headers, self.has_type, value))
+  return check_sent(exchange, send_body(exchange, self.status, self.headers, value))
 end
 
 function Body:next(value) self.last = value end
@@ -184,7 +178,7 @@ function Exchange:ended(ok, result)
   self.work = entry.observe(self, result) or self.work
 end
 
-function Http:run(route, req)
+local function run(self, route, req)
   local ctx
   if route.handler.takes_context then
     ctx = setmetatable({ transport = "http", cancelled = false, req = req, route = route }, CONTEXT)
@@ -207,14 +201,14 @@ local function forward(self, number, route)
   return true
 end
 
-function Http:receive(number, method, path, query, has_body)
+local function receive(self, number, method, path, query, has_body)
   local route, params, allow = self.router:find(method, path)
   if not route then
     return self.core:problem(number, params, nil, nil, allow and { "allow", allow })
   end
   if self.stamps then self.core:stamp(STAMP, route.handler.owner.number, number) end
   if route.handler.to and forward(self, number, route) then return end
-  return self:run(route, request.new({
+  return run(self, route, request.new({
     http = self.core, number = number, method = method, path = path, params = params,
     query_text = query, body_text = has_body and self.body(self.core, number) or nil,
   }))
@@ -229,7 +223,7 @@ local function cancel_work(exchange)
 end
 
 -- The peer has left before the answer.
-function Http:aborted(number)
+local function aborted(self, number)
   local exchange = self.running[number % SLOTS]
   if not exchange or exchange.number ~= number then return end
   self.running[number % SLOTS] = nil
@@ -243,17 +237,17 @@ end
 ---@param options perigee.ListenerOptions
 ---@return perigee.HttpServer
 local function open(router, options)
-  local self = setmetatable({ router = router, running = {}, closed = promise.pending() }, Http)
+  local self = setmetatable({ router = router, running = {}, stamps = false, closed = promise.pending() }, Http)
   local server, code, message = core.http(options.core, {
     on_request = function(number, method, path, query, has_body)
-      return self:receive(number, method, path, query, has_body)
+      return receive(self, number, method, path, query, has_body)
     end,
-    on_abort = function(number) return self:aborted(number) end,
+    on_abort = function(number) return aborted(self, number) end,
     on_close = function() return promise.resolve(self.closed, nil) end,
   })
   if not server then error(errors.make(code, message), 0) end
   self.core = server
-  self.body, self.forward, self.reply_json = server.body, server.forward, server.reply_json -- a look-up less each
+  for _, name in ipairs({ "body", "forward", "reply", "reply_json" }) do self[name] = server[name] end -- a look-up less
   return self
 end
 

@@ -33,31 +33,41 @@ local function is(value)
   return type(value) == "table" and getmetatable(value) == Response
 end
 
+local function add(flat, name, item)
+  if type(item) == "number" then item = tostring(item) end
+  if type(item) ~= "string" then return ("the header '%s' is not text"):format(name) end
+  local n = #flat
+  flat[n + 1], flat[n + 2] = name, item
+end
+
+local function add_all(flat, name, value)
+  if type(value) ~= "table" then return add(flat, name, value) end
+  for _, item in ipairs(value) do
+    local message = add(flat, name, item)
+    if message then return message end
+  end
+end
+
 --- Headers as the core takes them: name, value, name, value, ... in a fixed order. What HTTP forbids in texts, the
 --- core refuses.
 ---@param made perigee.Response
----@return string[]? headers nil: not sendable
----@return boolean has_type whether content-type is among them
----@return string? message
+---@return string[]? headers nil: none
+---@return string? message why it cannot be sent
 local function flat_headers(made)
-  local names, flat, has_type = {}, {}, false
-  if made.status ~= nil and type(made.status) ~= "number" then return nil, false, "the status is not a number" end
-  if made.headers ~= nil and type(made.headers) ~= "table" then return nil, false, "the headers are not a table" end
-  for name in pairs(made.headers or {}) do
-    if type(name) ~= "string" then return nil, false, "a header name is not text" end
+  if made.status ~= nil and type(made.status) ~= "number" then return nil, "the status is not a number" end
+  if made.headers == nil then return nil end
+  if type(made.headers) ~= "table" then return nil, "the headers are not a table" end
+  local names, flat = {}, {}
+  for name in pairs(made.headers) do
+    if type(name) ~= "string" then return nil, "a header name is not text" end
     names[#names + 1] = name
   end
   table.sort(names)
   for _, name in ipairs(names) do
-    if name:lower() == "content-type" then has_type = true end
-    local value = made.headers[name]
-    for _, item in ipairs(type(value) == "table" and value or { value }) do
-      if type(item) == "number" then item = tostring(item) end
-      if type(item) ~= "string" then return nil, false, ("the header '%s' is not text"):format(name) end
-      flat[#flat + 1], flat[#flat + 2] = name, item
-    end
+    local message = add_all(flat, name, made.headers[name])
+    if message then return nil, message end
   end
-  return flat, has_type
+  return flat
 end
 
 ---@class perigee.To an HTTP handler: the body goes to a service untouched, the answer comes back untouched

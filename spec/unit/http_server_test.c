@@ -285,6 +285,25 @@ static void sends_nothing_of_a_bad_reply_and_answers_once(void **state) {
     front_free(f);
 }
 
+static void say_typed(struct front *f, struct pge_http_request *req) {
+    struct pge_http_header headers[] = {{{"X", 1}, {"1", 1}}, {{"content-TYPE", 12}, {"a/b", 3}}};
+    unsigned n = f->requests == 1 ? 1 : 2;
+    assert_int_equal(pge_http_reply_as(req, 200, "text/plain", headers, n, span("ok")), 0);
+}
+
+static void says_a_content_type_unless_the_headers_do(void **state) {
+    (void)state;
+    struct front *f = open_with(say_typed);
+    struct client *c = client_connected(f);
+    exchange(c, GET,
+             "HTTP/1.1 200 OK\r\n@X: 1\r\nContent-Type: text/plain\r\n"
+             "Content-Length: 2\r\n\r\nok");
+    exchange(c, GET,
+             "HTTP/1.1 200 OK\r\n@X: 1\r\ncontent-TYPE: a/b\r\nContent-Length: 2\r\n\r\nok");
+    client_close(c);
+    front_free(f);
+}
+
 static void say_problem(struct front *f, struct pge_http_request *req) {
     struct pge_http_header headers[] = {{{"Allow", 5}, {"GET", 3}},
                                         {{"Content-Type", 12}, {"text/html", 9}}};
@@ -428,6 +447,7 @@ int main(void) {
         cmocka_unit_test(streams_replies_of_unknown_length),
         cmocka_unit_test(cuts_a_reply_that_failed),
         cmocka_unit_test(sends_nothing_of_a_bad_reply_and_answers_once),
+        cmocka_unit_test(says_a_content_type_unless_the_headers_do),
         cmocka_unit_test(writes_problems),
         cmocka_unit_test(serves_many_connections),
         cmocka_unit_test(serves_unix_sockets),
