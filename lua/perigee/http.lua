@@ -187,7 +187,7 @@ local function run(self, route, req)
     http = self, number = req.number, req = req, route = route, ctx = ctx, closed = false, work = false,
   }, Exchange)
   self.running[req.number % SLOTS] = exchange
-  local task = scheduler.start(exchange, route.handler.fn, req, ctx)
+  local task = scheduler.start_two(exchange, route.handler.fn, req, ctx)
   if not exchange.closed and not exchange.work then exchange.work = task end
 end
 

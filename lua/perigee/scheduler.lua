@@ -9,21 +9,20 @@ local core = require("perigee.core")
 local coroutines = require("perigee.coroutines")
 local errors = require("perigee.errors")
 local log = require("perigee.log")
+local pool = require("perigee.pool")
 local uv = require("luv")
 
 local TOKEN = coroutines.token
-local IDLE = {} -- what a pooled coroutine yields when its function has ended
 local MAIN = {} -- stands for the main state in tables keyed by coroutine
-local MAX_POOLED = 256
 local MAX_DRAIN_NS, DRAIN_CHECK = 2e8, 1000 -- in one go; items between two looks at the clock
 
-local raw_create, raw_resume, raw_status = coroutines.create, coroutines.resume, coroutines.status
+local IDLE, take, give = pool.IDLE, pool.take, pool.give
+local raw_resume, raw_status = coroutines.resume, coroutines.status
 local raw_yield, isyieldable, running = coroutine.yield, coroutine.isyieldable, coroutine.running
 
 local WEAK = { __mode = "kv" }
 local tasks = setmetatable({}, WEAK) -- coroutine -> the task it runs
 local sync = setmetatable({}, { __mode = "k" }) -- coroutine or MAIN -> is it inside a callback that may not wait
-local pool, pooled = {}, 0
 
 local queue, head, tail = {}, 1, 0 -- groups of four: function and three arguments
 local depth = 0 -- tasks on the stack, each resumed by the one below
@@ -144,15 +143,6 @@ local Task = {}
 Task.__index = Task
 Task.__name = "perigee.task"
 
-local function body(fn, ...)
-  return raw_yield(IDLE, xpcall(fn, errors.on_raise, ...))
-end
-
-local function pooled_loop(...)
-  -- A loop around varargs, without a table: each round's arguments are the results of the last yield.
-  return pooled_loop(body(...))
-end
-
 local function finish(task, ok, value)
   task.ended = true
   tasks[task.co] = nil
@@ -174,10 +164,7 @@ local function came_back(task, was_draining, was_entered, was_active, ok, what, 
   if not ok then -- xpcall inside catches all but the ends of a budget or of memory
     finish(task, false, errors.from(what, debug.traceback(task.co)))
   elseif what == IDLE then
-    if pooled < MAX_POOLED then
-      pooled = pooled + 1
-      pool[pooled] = task.co
-    end
+    give(task.co)
     if not done then value = errors.from(value) end -- out of memory: a text, no handler was called
     finish(task, done, value)
   elseif what ~= TOKEN then
@@ -187,16 +174,16 @@ local function came_back(task, was_draining, was_entered, was_active, ok, what, 
   if head <= tail and not draining and entered == 0 and (depth == 0 or current() == nil) then drain() end
 end
 
-local function begin(task, ...)
+local function begin(task, fn, n, a, b)
   local was_draining, was_entered, was_active = draining, entered, active
   -- Inside a coroutine the loop can be run again (vim.wait): what enters then drains for itself.
   draining, entered, active = false, 0, task
   if depth == 0 then slices[1] = slices[1] + 1 end -- what is started from inside belongs to who starts it
   depth = depth + 1
-  return came_back(task, was_draining, was_entered, was_active, raw_resume(task.co, ...))
+  return came_back(task, was_draining, was_entered, was_active, raw_resume(task.co, fn, n, a, b))
 end
 
--- The same without varargs, for a task that waits: the interpreter is quicker so.
+-- The same for a task that waits.
 local function resume(task, ok, value)
   local was_draining, was_entered, was_active = draining, entered, active
   draining, entered, active = false, 0, task
@@ -212,20 +199,8 @@ local function resume_soon(task, ok, value)
   return post(resume, task, ok, value)
 end
 
---- Runs fn(...) now, in a coroutine, until it first waits.
----@param on_done? fun(ok: boolean, value: any, task: perigee.Task)|{ ended: fun(self, ok: boolean, value: any) } told
----of its first result, or of the error; maybe before start returns
----@param fn function
----@return perigee.Task
-local function start(on_done, fn, ...)
-  local co
-  if pooled > 0 then
-    co = pool[pooled]
-    pool[pooled] = nil
-    pooled = pooled - 1
-  else
-    co = raw_create(pooled_loop)
-  end
+local function launch(on_done, fn, n, a, b)
+  local co = take()
   local task = setmetatable({
     false, -- a number of whoever wakes it
     co = co, on_done = on_done, parked = false, ended = false, cancelled = false, scope = false,
@@ -233,8 +208,26 @@ local function start(on_done, fn, ...)
   local outer = active and active.scope
   if outer and outer.deadline then task.scope = { deadline = outer.deadline } end
   tasks[co] = task
-  begin(task, fn, ...)
+  begin(task, fn, n, a, b)
   return task
+end
+
+--- Runs fn(...) now, in a coroutine, until it first waits.
+---@param on_done? fun(ok: boolean, value: any, task: perigee.Task)|{ ended: fun(self, ok: boolean, value: any) } told
+---of its first result, or of the error; maybe before start returns
+---@param fn function
+---@return perigee.Task
+local function start(on_done, fn, ...)
+  local n = select("#", ...)
+  if n > 2 then return launch(on_done, fn, n, { ... }) end
+  local a, b = ...
+  return launch(on_done, fn, n, a, b)
+end
+
+--- The same for what has two arguments, and is started often.
+---@return perigee.Task
+local function start_two(on_done, fn, a, b)
+  return launch(on_done, fn, 2, a, b)
 end
 
 local function abort(waiter)
@@ -500,11 +493,6 @@ local function set_host_runs_loop(value)
   host_runs_loop = value
 end
 
---- Lets go of the idle coroutines: each still holds what it ran last.
-local function trim()
-  pool, pooled = {}, 0
-end
-
 core.hooks({
   enter = enter,
   leave = leave,
@@ -512,10 +500,11 @@ core.hooks({
 })
 
 return {
-  start = start, await = await, acquire = acquire, candidate = candidate, suspend = suspend, wake = wake,
+  start = start, start_two = start_two, await = await, acquire = acquire, candidate = candidate,
+  suspend = suspend, wake = wake,
   TOKEN = TOKEN, park = park, unpark = unpark,
   protect = protect, protect_two = protect_two, post = post, after = after, enter = enter, leave = leave,
   own = own, disown = disown,
-  guarded = guarded, trim = trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
+  guarded = guarded, trim = pool.trim, interrupt = interrupt, set_host_runs_loop = set_host_runs_loop,
   scope = scope, running_task = running_task, deadline = deadline, within = within, slices = slices,
 }

@@ -159,7 +159,7 @@ function Server:request(handler, req, pattern, has_data, metadata, channel, head
   if has_data then value, message = self.core_value(self.core) end
   if message then return call:fail(errors.make("INVALID_MESSAGE", message)) end
   self.running[req % SLOTS] = call
-  local task = scheduler.start(call, handler.fn or function_of(handler), value, ctx)
+  local task = scheduler.start_two(call, handler.fn or function_of(handler), value, ctx)
   if not call.closed and not call.work then call.work = task end
 end
 

@@ -6,7 +6,7 @@ local promise = require("perigee.promise")
 local scheduler = require("perigee.scheduler")
 local where = require("perigee.where")
 
-local start, after = scheduler.start, scheduler.after
+local start, start_two, after = scheduler.start, scheduler.start_two, scheduler.after
 
 local MAX_ROUNDS = 16 -- of cancelling: what is cancelled may start more
 local QUIET_TURNS, MAX_TURNS = 3, 1000 -- turns in which nothing new begins, and all of them
@@ -41,11 +41,13 @@ local function add(entry)
   limit = 2 * count + 256
 end
 
-local function watched_start(on_done, fn, ...)
-  local func, line = where.capture()
-  local task = start(on_done, fn, ...)
-  if not task.ended then add({ task = task, func = func, line = line, background = background }) end
-  return task
+local function watched(begin)
+  return function(on_done, fn, ...)
+    local func, line = where.capture()
+    local task = begin(on_done, fn, ...)
+    if not task.ended then add({ task = task, func = func, line = line, background = background }) end
+    return task
+  end
 end
 
 local Timer = {}
@@ -72,13 +74,13 @@ end
 
 --- Begins to remember.
 function watch.on()
-  scheduler.start, scheduler.after = watched_start, watched_after
+  scheduler.start, scheduler.start_two, scheduler.after = watched(start), watched(start_two), watched_after
   promise.watch_unhandled(function(note) notes[#notes + 1] = note end)
 end
 
 --- Ends it, and forgets.
 function watch.off()
-  scheduler.start, scheduler.after = start, after
+  scheduler.start, scheduler.start_two, scheduler.after = start, start_two, after
   promise.watch_unhandled(nil)
   watch.forget()
 end
