@@ -348,6 +348,31 @@ describe("reply", function()
     assert.equal(2, cancelled)
   end)
 
+  it("takes for a cancel only what can be one", function()
+    local lines, restore = source.capture_log()
+    for _, made in ipairs({ 0, true, "x", {}, { cancel = 1 } }) do
+      local sink
+      local first = combinators.reply(function(given)
+        sink = given
+        return made
+      end):first()
+      sink:next(1)
+      assert.equal(1, first:await())
+    end
+    local cancelled = 0
+    local function count() cancelled = cancelled + 1 end
+    for _, made in ipairs({ count, { cancel = count }, setmetatable({}, { __call = count }) }) do
+      combinators.reply(function() return made end):subscribe({}):unsubscribe()
+      combinators.reply(function(sink) -- stopped before it returns
+        sink:next(1)
+        return made
+      end):take(1):subscribe({})
+    end
+    restore()
+    assert.same({}, lines)
+    assert.equal(6, cancelled)
+  end)
+
   it("makes error tables of texts and of raises", function()
     for _, producer in ipairs({
       function(sink) sink:error("boom") end,

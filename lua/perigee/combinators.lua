@@ -327,10 +327,20 @@ function Sink:error(err)
   return pass_error(self, errors.from(err))
 end
 
+-- What a producer returned, if it cancels: a function, or something such as a Promise or a subscription.
+local function canceller(made)
+  if type(made) == "function" then return made end
+  if type(made) ~= "table" then return nil end
+  if type(made.cancel) == "function" then return function() return made:cancel() end end
+  local mt = getmetatable(made)
+  if type(mt) == "table" and mt.__call then return function() return made() end end
+end
+
 local function produce(observer, _, producer)
   local sink = setmetatable({ down = observer, closed = false }, Sink)
-  local ok, cancel = scheduler.protect(producer, sink)
-  if not ok then return sink:error(cancel) end
+  local ok, made = scheduler.protect(producer, sink)
+  if not ok then return sink:error(made) end
+  local cancel = canceller(made)
   if cancel == nil or not sink.closed then
     sink.upstream = cancel
   elseif sink.stopped then
