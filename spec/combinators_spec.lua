@@ -59,7 +59,7 @@ describe("all", function()
   end)
 
   it("refuses what is no list", function()
-    for _, bad in ipairs({ 42, "x", of(1) }) do
+    for _, bad in ipairs({ 42, "x", of(1), { n = "2" }, { n = 1.5 }, { n = -1 }, { n = math.huge }, { n = 0 / 0 } }) do
       local ok, err = pcall(all, bad)
       assert.is_false(ok)
       assert.equal("INVALID_OPTION", err.code)
@@ -81,6 +81,12 @@ describe("any", function()
     assert.equal("LATE", err.errors[1].code)
     assert.equal("EARLY", err.errors[2].code)
     assert.equal("INVALID_OPTION", select(2, outcome(any({}))).code)
+    local strict = setmetatable({}, { __index = function(_, name) error("no field " .. name) end })
+    for raised, text in pairs({ [strict] = "{}", [{ a = 1 }] = '{"a":1}', [{ code = 7 }] = "7" }) do
+      local _, failed = outcome(any({ of(1):map(function() error(raised) end) }))
+      assert.equal("all 1 failed, the last with: " .. text, failed.message)
+      assert.is_true(failed.cause == raised)
+    end
   end)
 end)
 
@@ -181,6 +187,17 @@ describe("map", function()
     p:cancel()
     sleep(1):await()
     assert.same({ "CANCELLED", "CANCELLED" }, codes)
+  end)
+
+  it("refuses options it does not know", function()
+    for text, bad in pairs({
+      ["map: unknown option 'concurency' (known: concurrency)"] = { concurency = 2 },
+      ["map takes a table of options, got number"] = 2,
+    }) do
+      local ok, err = pcall(combinators.map, { 1 }, tostring, bad)
+      assert.is_false(ok)
+      assert.equal("INVALID_OPTION: " .. text, tostring(err))
+    end
   end)
 
   it("refuses a concurrency below 1", function()
