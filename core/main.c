@@ -114,9 +114,39 @@ static int start(lua_State *L) {
     return 0;
 }
 
+/* Calls what the command has left for the case that it waits in vain, once. */
+static int call_idle(lua_State *L, void *arg) {
+    bool *is_told = arg;
+    lua_getfield(L, LUA_REGISTRYINDEX, "perigee.idle");
+    if (!lua_isfunction(L, -1))
+        return 0;
+    *is_told = true;
+    lua_pushnil(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, "perigee.idle");
+    lua_call(L, 0, 0);
+    return 0;
+}
+
+struct idle {
+    struct pge_bind *bind;
+    bool is_told;
+};
+
+static void tell_idle(void *arg) {
+    struct idle *idle = arg;
+    pge_bind_call(idle->bind, call_idle, &idle->is_told);
+}
+
+static bool is_told_idle(lua_State *L) {
+    struct idle idle = {pge_bind_of(L), false};
+    pge_bind_enter(&idle.bind->engine, tell_idle, &idle);
+    return idle.is_told;
+}
+
 /* Runs the loop until the command has ended, or nothing is left that could end it. */
-static void run(struct program *program) {
-    while (program->status == STATUS_PENDING && uv_run(program->loop, UV_RUN_DEFAULT))
+static void run(struct program *program, lua_State *L) {
+    while (program->status == STATUS_PENDING &&
+           (uv_run(program->loop, UV_RUN_DEFAULT) || is_told_idle(L)))
         ;
     if (program->status != STATUS_PENDING)
         return;
@@ -175,7 +205,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "perigee: %s\n", lua_tostring(L, -1));
         program.status = EXIT_FAILED;
     } else {
-        run(&program);
+        run(&program, L);
     }
     finish_closing(program.loop);
     pge_budget_stop();

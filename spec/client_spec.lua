@@ -115,6 +115,21 @@ describe("a client's calls", function()
     assert.equal("UNSUPPORTED INVALID_MESSAGE", refused)
   end)
 
+  it("can be awaited by a task that a finalizer or a debug hook starts", function()
+    local client = connect((serve(echo)))
+    local started = {}
+    local function ask() return client:send("echo", 7):await() end
+    local function start() started[#started + 1] = perigee.async(ask) end
+    getmetatable(newproxy(true)).__gc = start
+    collectgarbage()
+    collectgarbage()
+    debug.sethook(function() if #started < 2 then start() end end, "l")
+    local _ = started
+    debug.sethook()
+    assert.equal(2, #started)
+    assert.same({ 7, 7 }, perigee.all(started):await())
+  end)
+
   it("are asked once for each await of the Reply or its :raw(), and none is reported as never asked", function()
     local client = connect((serve(echo)))
     local got = {}

@@ -59,7 +59,7 @@ describe("all", function()
   end)
 
   it("refuses what is no list", function()
-    for _, bad in ipairs({ 42, "x", of(1) }) do
+    for _, bad in ipairs({ 42, "x", of(1), { n = "2" }, { n = 1.5 }, { n = -1 }, { n = math.huge }, { n = 0 / 0 } }) do
       local ok, err = pcall(all, bad)
       assert.is_false(ok)
       assert.equal("INVALID_OPTION", err.code)
@@ -81,6 +81,12 @@ describe("any", function()
     assert.equal("LATE", err.errors[1].code)
     assert.equal("EARLY", err.errors[2].code)
     assert.equal("INVALID_OPTION", select(2, outcome(any({}))).code)
+    local strict = setmetatable({}, { __index = function(_, name) error("no field " .. name) end })
+    for raised, text in pairs({ [strict] = "{}", [{ a = 1 }] = '{"a":1}', [{ code = 7 }] = "7" }) do
+      local _, failed = outcome(any({ of(1):map(function() error(raised) end) }))
+      assert.equal("all 1 failed, the last with: " .. text, failed.message)
+      assert.is_true(failed.cause == raised)
+    end
   end)
 end)
 
@@ -181,6 +187,17 @@ describe("map", function()
     p:cancel()
     sleep(1):await()
     assert.same({ "CANCELLED", "CANCELLED" }, codes)
+  end)
+
+  it("refuses options it does not know", function()
+    for text, bad in pairs({
+      ["map: unknown option 'concurency' (known: concurrency)"] = { concurency = 2 },
+      ["map takes a table of options, got number"] = 2,
+    }) do
+      local ok, err = pcall(combinators.map, { 1 }, tostring, bad)
+      assert.is_false(ok)
+      assert.equal("INVALID_OPTION: " .. text, tostring(err))
+    end
   end)
 
   it("refuses a concurrency below 1", function()
@@ -346,6 +363,31 @@ describe("reply", function()
       return function() cancelled = cancelled + 1 end
     end):take(1):subscribe({})
     assert.equal(2, cancelled)
+  end)
+
+  it("takes for a cancel only what can be one", function()
+    local lines, restore = source.capture_log()
+    for _, made in ipairs({ 0, true, "x", {}, { cancel = 1 } }) do
+      local sink
+      local first = combinators.reply(function(given)
+        sink = given
+        return made
+      end):first()
+      sink:next(1)
+      assert.equal(1, first:await())
+    end
+    local cancelled = 0
+    local function count() cancelled = cancelled + 1 end
+    for _, made in ipairs({ count, { cancel = count }, setmetatable({}, { __call = count }) }) do
+      combinators.reply(function() return made end):subscribe({}):unsubscribe()
+      combinators.reply(function(sink) -- stopped before it returns
+        sink:next(1)
+        return made
+      end):take(1):subscribe({})
+    end
+    restore()
+    assert.same({}, lines)
+    assert.equal(6, cancelled)
   end)
 
   it("makes error tables of texts and of raises", function()

@@ -117,6 +117,41 @@ describe("environment", function()
     assert.are.same({ true, 1 }, result)
   end)
 
+  it("spares a task that waits for a module when another that does so, or loads it, is cancelled", function()
+    write("slow.lua", [[
+      require("perigee").sleep(20):await()
+      return { 7 }
+    ]])
+    for cancelled = 1, 3 do
+      local _, ok, result = run(([[
+        local perigee = require("perigee")
+        local tasks = {}
+        for i = 1, 3 do tasks[i] = perigee.async(function() return require("slow") end) end
+        tasks[%d]:cancel()
+        local outcomes = perigee.settled(tasks):await()
+        for i, one in ipairs(outcomes) do outcomes[i] = one.value and one.value[1] or one.reason.code end
+        return table.concat(outcomes, " ")
+      ]]):format(cancelled))
+      assert.is_true(ok, tostring(result))
+      assert.are.equal(({ "CANCELLED 7 7", "7 CANCELLED 7", "7 7 CANCELLED" })[cancelled], result)
+    end
+  end)
+
+  it("refuses modules that require each other, also when two tasks load them at once", function()
+    for one, other in pairs({ a = "b", b = "a" }) do
+      write(one .. ".lua", ("require('perigee').sleep(5):await() return { require(%q) }"):format(other))
+    end
+    local _, ok, result = run([[
+      local perigee = require("perigee")
+      local outcomes = perigee.settled({
+        perigee.async(function() return require("a") end), perigee.async(function() return require("b") end),
+      }):timeout(1000):await()
+      return outcomes[1].reason.message .. ", " .. outcomes[2].reason.message
+    ]])
+    assert.is_true(ok, tostring(result))
+    assert.is_truthy(result:find("^loop in loading module '[ab]', loop in loading module '[ab]'$"), result)
+  end)
+
   it("refuses a module that requires itself, one that is not there, and one that is broken", function()
     write("a.lua", "require('b')")
     write("b.lua", "require('a')")

@@ -31,10 +31,11 @@ describe("log", function()
     assert.same({ "perigee: error: in x: SCRIPT: boom\n    stack traceback:\n    a.lua:1: in f" }, lines)
   end)
 
-  it("shows plain tables by their message or code", function()
+  it("shows plain tables by their message or code, else as JSON", function()
     log.failure("x", { message = "m" })
     log.failure("x", { code = 402 })
-    assert.same({ "perigee: error: x: m", "perigee: error: x: 402" }, lines)
+    log.failure("x", { reason = "r" })
+    assert.same({ "perigee: error: x: m", "perigee: error: x: 402", 'perigee: error: x: {"reason":"r"}' }, lines)
   end)
 
   it("never raises", function()

@@ -319,6 +319,11 @@ describe("nats", function()
       end)
     end
 
+    it("are a table", function()
+      local err = failure(client(broker.url):send("h", {}, { headers = "x: 1" }))
+      assert.are.equal("INVALID_OPTION: option 'headers' must be a table, not string", tostring(err))
+    end)
+
     it("are unknown to transports that carry none", function()
       local err = failure(client("tcp://127.0.0.1:1"):send("h", {}, { headers = { a = "1" } }))
       assert.are.equal("INVALID_OPTION", err.code)

@@ -73,6 +73,29 @@ describe("options of a client", function()
     local got = options.client({ hosts = { "a:1", { host = "b" }, "[::1]:2" }, port = 9 })
     assert.are.same({ { host = "a", port = 1 }, { host = "b", port = 9 }, { host = "::1", port = 2 } }, got.hosts)
     refused("option 'hosts', entry 1: port must be a port from 1 to 65535", options.client, { hosts = { "a:0" } })
+    for text, hosts in pairs({
+      ["option 'hosts', entry 2: unknown 'prot' (known: host, path, port)"] = { "a", { host = "b", prot = 1 } },
+      ["option 'hosts', entry 1: host must be a non-empty string"] = { { host = "" } },
+      ["option 'hosts', entry 1: path must be a non-empty string"] = { { path = "" } },
+      ["option 'hosts', entry 1: it needs a host or a path"] = { { port = 1 } },
+      ["option 'hosts', entry 1: '***@a:1' is not host or host:port"] = { "u:p@a:1" },
+      ["option 'hosts', entry 1: 'a:1,b:2' is not host or host:port"] = { "a:1,b:2" },
+      ["option 'hosts', entry 1: 'a/x' is not host or host:port"] = { "a/x" },
+      ["option 'hosts', entry 1: 'a?x=1' is not host or host:port"] = { "a?x=1" },
+      ["option 'hosts' must be a list of hosts, not table"] = { "a", b = "c" },
+    }) do
+      refused(text, options.client, { hosts = hosts })
+    end
+    refused("option 'hosts' must be a list of hosts, not table", options.client, { hosts = { "a", nil, "b" } })
+  end)
+
+  it("take no NUL in a text, which would end it", function()
+    refused([[option 'host' must be a non-empty string, not "a\0b"]], options.client, { host = "a\0b" })
+  end)
+
+  it("say which cannot be given in a URL", function()
+    refused("option 'hosts' cannot be given as text", options.client, "tcp://h?hosts=a")
+    refused("option 'serialize' cannot be given as text", options.client, "tcp://h?serialize=x")
   end)
 
   it("do not change the caller's table", function()

@@ -96,6 +96,23 @@ end)
       assert.are.equal("perigee: TIMEOUT: the script did not end within 500 ms\n", err:match("[^\n]*\n"))
     end)
 
+    it("undoes it when nothing is left that could end a wait, and cancels what waits", function()
+      local code, out, err = run({ "run", script([[
+local perigee = require("perigee")
+local function never()
+  local _, why = pcall(function() perigee.promise(function() end):await() end)
+  print(why)
+  error(why)
+end
+perigee.saga(function(s)
+  s:step("a", function() end, function() return perigee.sleep(5):next(function() print("undone") end) end)
+  never()
+end):await()
+]]) })
+      assert.are.same({ 1, "CANCELLED: cancelled\nundone\n" }, { code, out })
+      assert.are.equal("perigee: CANCELLED: nothing is left on the loop that could end this wait\n", err)
+    end)
+
     it("undoes it when the chunk ends without waiting for it, or fails", function()
       for code, last in pairs({ [5] = "return 5", [1] = "error('here')" }) do
         local path = script(SAGA .. last)

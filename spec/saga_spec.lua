@@ -409,7 +409,7 @@ describe("saga refuses", function()
     assert.equal("INVALID_OPTION: saga takes a table of options, got number", refused(print, 5))
     local message = "INVALID_OPTION: saga: unknown option 'timeout' (known: undo_timeout)"
     assert.equal(message, refused(print, { timeout = 1 }))
-    for _, ms in ipairs({ 0, -1, 0 / 0, "x" }) do
+    for _, ms in ipairs({ 0, -1, 0 / 0, "x", math.huge }) do
       assert.is_truthy(refused(print, { undo_timeout = ms }):find("takes milliseconds above 0", 1, true))
     end
   end)

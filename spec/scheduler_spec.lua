@@ -81,8 +81,10 @@ describe("start", function()
 
   it("fails a task that yields to nobody", function()
     local got, on_done = outcome()
+    local line = debug.getinfo(1, "l").currentline + 1
     scheduler.start(on_done, function() coroutine.yield(1) end)
     assert.equal("UNSUPPORTED", got.value.code)
+    assert.matches("scheduler_spec.lua:" .. line, got.value.traceback, 1, true)
   end)
 end)
 

@@ -28,15 +28,23 @@ static struct pge_call *dispatch(lua_State *L, struct pge_lua_client *c, struct 
 }
 
 /*
+ * Within a finalizer or a debug hook, LuaJIT takes a lua_yield for one of the hook itself, and the
+ * coroutine is lost. A finalizer runs while the collector is off.
+ */
+static bool may_be_hooked(lua_State *L) {
+    return lua_gethookmask(L) != 0 || !lua_gc(L, LUA_GCISRUNNING, 0);
+}
+
+/*
  * ask(pattern, data, task, co, timeout_ms, raw, deadline_ms, metadata, headers, options): yields
  * until the task is resumed, and returns what with. task[1] is the call's number meanwhile. Does
- * not wait: nothing, when co is not what runs, or may not yield; nil, code, message.
+ * not wait: nothing, when co is not what runs, or may not yield in C; nil, code, message.
  */
 static int ask(lua_State *L) {
     struct pge_lua_client *c = lua_touserdata(L, lua_upvalueindex(BOX));
     struct pge_lua_message message;
     struct pge_failure why;
-    if (lua_tothread(L, CO) != L || !lua_isyieldable(L))
+    if (lua_tothread(L, CO) != L || !lua_isyieldable(L) || may_be_hooked(L))
         return 0;
     if (!c->client)
         return luaL_error(L, "client is closed");

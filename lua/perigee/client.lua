@@ -83,6 +83,9 @@ local function unknown_option(client, name)
 end
 
 local function check_headers(client, value)
+  if type(value) ~= "table" then
+    return errors.make("INVALID_OPTION", "option 'headers' must be a table, not " .. type(value))
+  end
   local good, message = option_types.check.headers(value)
   if good then good, message = true, select(2, headers_of.flatten(value, client.headers)) end
   if not good or message then return errors.make("INVALID_MESSAGE", message) end

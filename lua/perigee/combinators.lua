@@ -25,7 +25,11 @@ local function check_list(name, list)
   if type(list) ~= "table" or promise.follower(list) then
     error(invalid(name .. " takes a list, got " .. type(list)), 0)
   end
-  return list.n or #list
+  local n = list.n or #list
+  if type(n) ~= "number" or n < 0 or n ~= math.floor(n) or n == math.huge then
+    error(invalid(("%s: n is the length of the list, got %s"):format(name, tostring(n))), 0)
+  end
+  return n
 end
 
 local function as_promise(item)
@@ -77,6 +81,12 @@ function combinators.all(list)
   return target
 end
 
+-- A raised table without a message or a code is told as it would stand on a wire.
+local function told_by(err)
+  local text = errors.field(err, "message") or errors.field(err, "code")
+  return tostring(text or core.json_encode(err) or err)
+end
+
 --- The first value; the rest is cancelled. When all fail: the last failure's code, and `.errors` in the list's order.
 ---@param list any[]
 ---@return perigee.Promise
@@ -88,8 +98,9 @@ function combinators.any(list)
     if ok then return conclude(self, true, value) end
     failures[i] = value
     if self.left > 0 then return end
-    local message = ("all %d failed, the last with: %s"):format(n, tostring(value.message or value.code or value))
-    conclude(self, false, errors.new({ code = value.code, message = message, cause = value, errors = failures }))
+    local message = ("all %d failed, the last with: %s"):format(n, told_by(value))
+    local code = errors.field(value, "code")
+    conclude(self, false, errors.new({ code = code, message = message, cause = value, errors = failures }))
   end)
   return target
 end
@@ -165,6 +176,17 @@ function Mapping:fill()
   end
 end
 
+local function check_map_options(options)
+  if options == nil then return {} end
+  if type(options) ~= "table" then error(invalid("map takes a table of options, got " .. type(options)), 0) end
+  for option in pairs(options) do
+    if option ~= "concurrency" then
+      error(invalid(("map: unknown option '%s' (known: concurrency)"):format(tostring(option))), 0)
+    end
+  end
+  return options
+end
+
 --- fn(value, index) for each item, in coroutines, at most `concurrency` at once; the results in order. The first
 --- failure rejects and cancels the rest.
 ---@param list any[]
@@ -174,7 +196,7 @@ end
 function combinators.map(list, fn, options)
   local n = check_list("map", list)
   check_function("map", fn)
-  local concurrency = options and options.concurrency or MAP_CONCURRENCY
+  local concurrency = check_map_options(options).concurrency or MAP_CONCURRENCY
   if type(concurrency) ~= "number" or concurrency < 1 or concurrency ~= concurrency then
     error(invalid("map: concurrency is 1 or more, got " .. tostring(concurrency)), 0)
   end
@@ -327,10 +349,20 @@ function Sink:error(err)
   return pass_error(self, errors.from(err))
 end
 
+-- What a producer returned, if it cancels: a function, or something such as a Promise or a subscription.
+local function canceller(made)
+  if type(made) == "function" then return made end
+  if type(made) ~= "table" then return nil end
+  if type(made.cancel) == "function" then return function() return made:cancel() end end
+  local mt = getmetatable(made)
+  if type(mt) == "table" and mt.__call then return function() return made() end end
+end
+
 local function produce(observer, _, producer)
   local sink = setmetatable({ down = observer, closed = false }, Sink)
-  local ok, cancel = scheduler.protect(producer, sink)
-  if not ok then return sink:error(cancel) end
+  local ok, made = scheduler.protect(producer, sink)
+  if not ok then return sink:error(made) end
+  local cancel = canceller(made)
   if cancel == nil or not sink.closed then
     sink.upstream = cancel
   elseif sink.stopped then

@@ -2,12 +2,15 @@
 --- core (nest-wire 1.11). Both look like core.client to client.lua.
 
 local core = require("perigee.core")
+local errors = require("perigee.errors")
+local log = require("perigee.log")
 local promise = require("perigee.promise")
 local scheduler = require("perigee.scheduler")
 
 local VALUE, LAST, END, ERROR, FAIL = core.VALUE, core.LAST, core.END, core.ERROR, core.FAIL
 local null = core.null
 
+local NO_EMIT = "a transport written in Lua needs the function 'emit' for events"
 local ENVELOPE = { id = true, err = true, response = true, isDisposed = true, status = true }
 
 local function truthy(value)
@@ -31,9 +34,12 @@ local function read_packet(packet)
   return VALUE, packet.response
 end
 
+-- The same for a call that wants slices: of what cannot be one, a failure.
 local function raw(kind, value, wanted)
-  if not wanted or (kind ~= VALUE and kind ~= LAST) then return value end
-  return core.slice(assert(core.json_encode(value)))
+  if not wanted or (kind ~= VALUE and kind ~= LAST) then return kind, value end
+  local text, message = core.json_encode(value)
+  if not text then return FAIL, "INVALID_MESSAGE", message end
+  return kind, core.slice(text)
 end
 
 --- A transport in Lua -------------------------------------------------------------------------------------------
@@ -42,7 +48,7 @@ end
 ---@field connect fun(): any may return a Promise; called once, before the first message
 ---@field publish fun(packet: table, callback: fun(packet: any)): fun()? packet is { pattern, data, metadata }; returns
 ---what cancels it
----@field emit? fun(packet: table): any may return a Promise
+---@field emit? fun(packet: table): any may return a Promise; without it events fail
 ---@field close? fun(): any may return a Promise
 
 ---@class perigee.CustomWire
@@ -104,10 +110,11 @@ end
 local function receive(self, call, packet)
   if call.over then return end
   local kind, value = read_packet(packet)
-  value = raw(kind, value, call.raw)
-  if kind ~= VALUE then return finish(self, call, kind, value) end
+  local told, what, message = raw(kind, value, call.raw)
+  if told == FAIL then return give_up(self, call, what, message) end
+  if kind ~= VALUE then return finish(self, call, kind, what) end
   arm(self, call)
-  call.on_packet(call.observer, VALUE, value)
+  call.on_packet(call.observer, VALUE, what)
 end
 
 local function publish(self, call, packet)
@@ -140,8 +147,9 @@ end
 
 function Wire:emit(_, data, target, _, metadata, pattern)
   promise.run(target, function()
+    if not self.object.emit then error(errors.make("UNSUPPORTED", NO_EMIT), 0) end
     opening(self):await()
-    local sent = self.object.emit and self.object.emit({ pattern = pattern, data = data, metadata = metadata })
+    local sent = self.object.emit({ pattern = pattern, data = data, metadata = metadata })
     if promise.follower(sent) then sent:await() end
   end)
   return true, false
@@ -167,7 +175,7 @@ function Wire:close(on_done)
   later(function()
     local closed = was_open and self.object.close and self.object.close()
     if promise.follower(closed) then closed:await() end
-  end):next(nil, function() end):next(function()
+  end):next(nil, function(err) log.failure("in close of a transport written in Lua", err) end):next(function()
     if was_open then self.on_event("status", "disconnected") end
     on_done()
   end)
@@ -199,13 +207,22 @@ Serialised.__index = Serialised
 
 local unique = 0
 
--- What `serialize` is given is Nest's packet; what it returns goes on the wire as JSON.
-local function maker(self, pattern, data, metadata)
+-- What `serialize` is given is Nest's packet; what it returns goes on the wire as JSON. What it raises is kept in
+-- `failed`: the core would make a text of it.
+local function maker(self, pattern, data, metadata, failed)
   return function(id)
     local packet = { pattern = pattern, data = data, metadata = metadata, id = id }
     if not self.serialize then return packet end
-    return self.serialize(packet)
+    local ok, made = xpcall(self.serialize, errors.on_raise, packet)
+    if ok then return made end
+    failed[1] = errors.from(made)
+    error("failed", 0)
   end
+end
+
+local function raise(failed, ...)
+  if failed[1] then error(failed[1], 0) end
+  return ...
 end
 
 -- Where a broker addresses it.
@@ -215,15 +232,18 @@ end
 
 function Serialised:send(text, data, observer, on_packet, as_raw, timeout_ms, deadline_ms, metadata, pattern, headers,
     options)
-  return self.core:send_made(maker(self, pattern, data, metadata), { observer = observer, raw = as_raw },
+  local failed = {}
+  return raise(failed, self.core:send_made(maker(self, pattern, data, metadata, failed),
+    { observer = observer, raw = as_raw },
     function(call, kind, value, message)
-      return on_packet(call.observer, kind, raw(kind, value, call.raw), message)
-    end, timeout_ms, deadline_ms, json_of(text), headers, options)
+      return on_packet(call.observer, kind, value, message)
+    end, timeout_ms, deadline_ms, json_of(text), headers, options))
 end
 
 function Serialised:emit(text, data, target, on_done, metadata, pattern, headers, options, timeout_ms)
-  return self.core:emit_made(maker(self, pattern, data, metadata), target, on_done, json_of(text), headers, options,
-    timeout_ms)
+  local failed = {}
+  return raise(failed, self.core:emit_made(maker(self, pattern, data, metadata, failed), target, on_done,
+    json_of(text), headers, options, timeout_ms))
 end
 
 function Serialised:connect(...) return self.core:connect(...) end
@@ -231,15 +251,35 @@ function Serialised:cancel(...) return self.core:cancel(...) end
 function Serialised:close(...) return self.core:close(...) end
 function Serialised:status() return self.core:status() end
 
+local function id_of(packet)
+  return type(packet) == "table" and type(packet.id) == "string" and packet.id or nil
+end
+
+-- The call is told where its id stands in the packet as Nest has it, or in the address.
+local function cannot_read(self, id, err)
+  local found, call
+  if id then found, call = self.core:take(id, true) end
+  if found then return call.observer:error(err) end
+  log.failure("in deserialize", err)
+end
+
 -- id: where the address of the reply told whose it is.
 local function receive_raw(self, text, id)
   local packet = assert(core.json_decode(text))
-  if self.deserialize then packet = self.deserialize(packet) end
-  id = id or type(packet) == "table" and packet.id
-  if type(id) ~= "string" then return end -- nobody's: as an unknown id
+  if self.deserialize then
+    local received = id or id_of(packet)
+    local ok, read = xpcall(self.deserialize, errors.on_raise, packet)
+    if not ok then return cannot_read(self, received, errors.from(read)) end
+    packet = read
+  end
+  id = id or id_of(packet)
+  if not id then return end -- nobody's: as an unknown id
   local kind, value = read_packet(packet)
   local on_packet, call = self.core:take(id, kind ~= VALUE)
-  if on_packet then return on_packet(call, kind, value) end
+  if not on_packet then return end
+  local told, what, message = raw(kind, value, call.raw)
+  if told == FAIL and kind == VALUE then self.core:take(id, true) end
+  return on_packet(call, told, what, message)
 end
 
 ---@param options table normalised, with serialize or deserialize

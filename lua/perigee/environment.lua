@@ -21,7 +21,8 @@ local UNDO_MS = 10000
 ---@field private given? table<string, string> sources to take instead of those on disk
 ---@field package table as the stock one, see own_package
 ---@field private loaded table<string, any> its modules
----@field private loading table<string, { co: thread|"main", done: perigee.Promise }>
+---@field private loading table<string, { co: thread|"main", done: perigee.Promise, failure: any }>
+---@field private waiting table<thread|"main", table> what a coroutine waits for, of loading
 ---@field private search_path string
 ---@field private spawned table<perigee.Promise, true> weak
 ---@field private sagas table<perigee.Promise, true> weak; that nothing is left to undo
@@ -100,7 +101,8 @@ end
 local function new(path, options)
   local folder = path:match("^(.*)/[^/]*$") or "."
   local self = setmetatable({
-    path = path, loaded = {}, loading = {}, files = {}, given = options and options.files,
+    path = path, loaded = {}, loading = {}, waiting = setmetatable({}, WEAK),
+    files = {}, given = options and options.files,
     -- "?" and ";" mean something in a search path.
     search_path = not folder:find("[?;]") and folder .. "/?.lua;" .. folder .. "/?/init.lua;" or "",
     spawned = setmetatable({}, WEAK), sagas = setmetatable({}, WEAK), sleeping = setmetatable({}, WEAK),
@@ -154,21 +156,35 @@ local function load_source(self, path)
   return setfenv(chunk, self.globals)
 end
 
--- A module that awaits while it loads can be asked for by another task meanwhile: that one waits.
-local function wait_or_refuse(name, loading, co)
-  if loading.co == co then error(("loop in loading module '%s'"):format(name), 0) end
-  return loading.done:await()
+-- A module that awaits while it loads can be asked for by another task meanwhile: that one waits, unless what it
+-- waits for waits for a module that it loads itself. When the load is cancelled, it loads the module anew.
+local function wait_or_refuse(self, name, loading)
+  local co, waiting = coroutine.running() or "main", self.waiting
+  local other = loading
+  while other do
+    if other.co == co then error(("loop in loading module '%s'"):format(name), 0) end
+    other = waiting[other.co]
+  end
+  waiting[co] = loading
+  local ok, value = pcall(loading.done.await, loading.done)
+  waiting[co] = nil
+  if ok then return value end
+  local was_cancelled = value == loading.failure and type(value) == "table" and rawget(value, "code") == "CANCELLED"
+  if not was_cancelled then error(value, 0) end
+  return self:require(name)
 end
 
 -- load() gives the function that makes the module.
 local function load_module(self, name, load, ...)
   local co = coroutine.running() or "main"
   local done = promise.bare()
-  self.loading[name] = { co = co, done = done }
+  local loading = { co = co, done = done }
+  promise.observe(done, { of = done, settle = function() end }) -- nobody who waits for it cancels it
+  self.loading[name] = loading
   local ok, value = pcall(function(...) return load(...)(name) end, ...)
   self.loading[name] = nil
   if not ok then
-    promise.observe(done, { of = done, settle = function() end }) -- told below, and to whoever waits
+    loading.failure = value
     promise.reject(done, value)
     error(value, 0)
   end
@@ -196,7 +212,7 @@ function Environment:require(name)
   local known = rawget(self.loaded, name)
   if known ~= nil then return known end
   local loading = self.loading[name]
-  if loading then return wait_or_refuse(name, loading, coroutine.running() or "main") end
+  if loading then return wait_or_refuse(self, name, loading) end
   local preload = rawget(self.package.preload, name)
   if preload then return load_module(self, name, function() return preload end) end
   -- perigee itself and what the program has built in are one for all scripts.

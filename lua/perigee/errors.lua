@@ -23,6 +23,15 @@ local function text(err)
   return tostring(err.message or err.code or err)
 end
 
+--- A field of any error. What a script raises may be a table that raises when it is read: then nil.
+---@param err table
+---@param name string
+---@return any
+local function field(err, name)
+  local ok, value = pcall(function() return err[name] end)
+  if ok then return value end
+end
+
 --- "charge (TIMEOUT: no value within 5 ms), reserve (…)".
 ---@param failures { step: string, error: any }[]
 ---@return string
@@ -93,4 +102,6 @@ local function on_raise(value)
   return from(value, (debug.traceback("", 2):gsub("^\n", "")))
 end
 
-return { list = list, new = new, make = make, misuse = misuse, is = is, from = from, on_raise = on_raise }
+return {
+  field = field, list = list, new = new, make = make, misuse = misuse, is = is, from = from, on_raise = on_raise,
+}

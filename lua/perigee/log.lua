@@ -1,5 +1,7 @@
 --- Messages for the operator: one line each on stderr. Never raises.
 
+local core = require("perigee.core")
+
 local RANK = { error = 1, warn = 2, info = 3, none = 0 }
 
 ---@class perigee.log
@@ -98,7 +100,7 @@ function log.failure(what, err)
   local traceback = type(err) == "table" and rawget(err, "traceback") or nil
   if type(traceback) ~= "string" then traceback = nil end
   if type(err) == "table" and not (getmetatable(err) or {}).__tostring then
-    err = rawget(err, "message") or rawget(err, "code") or err
+    err = rawget(err, "message") or rawget(err, "code") or core.json_encode(err) or err
   end
   write("error", traceback, "%s: %s", what, err)
 end

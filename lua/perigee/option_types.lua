@@ -41,7 +41,9 @@ local function tls_of(value)
 end
 
 local check = {
-  string = function(value) return type(value) == "string" and value ~= "" and value or nil, "a non-empty string" end,
+  string = function(value) -- C would read it to its first NUL
+    return type(value) == "string" and value ~= "" and not value:find("%z") and value or nil, "a non-empty string"
+  end,
   boolean = function(value)
     if type(value) == "boolean" then return value end
     return nil, "true or false"
@@ -100,30 +102,44 @@ function check.offline(value)
   return known and value or nil, '"fail", "queue" or "drop"'
 end
 
+local function refuse_host(i, ...)
+  fail("option 'hosts', entry %d: %s", i, string.format(...))
+end
+
+-- "host:port", and nothing else that a URL can have.
+local function host_of_text(i, text)
+  local parsed, message = url_of.parse("tcp://" .. text)
+  if not parsed or not parsed.host then refuse_host(i, "%s", message or "no host") end
+  if parsed.user or parsed.hosts or parsed.path ~= "" or next(parsed.query) ~= nil then
+    refuse_host(i, "'%s' is not host or host:port", url_of.redact("//" .. text):sub(3))
+  end
+  return { host = parsed.host, port = parsed.port }
+end
+
+local HOST = { host = "string", path = "string", port = "port" }
+
+local function host_of(i, item)
+  for name, value in pairs(item) do
+    if not HOST[name] then refuse_host(i, "unknown '%s' (known: host, path, port)", tostring(name)) end
+    local good, expected = check[HOST[name]](value)
+    if good == nil then refuse_host(i, "%s must be %s", name, expected) end
+  end
+  if not item.path and not item.host then refuse_host(i, "it needs a host or a path") end
+  return item.path and { path = item.path } or { host = item.host, port = check.port(item.port) }
+end
+
 -- { "a:3001", "[::1]:3001", { host =, port = }, { path = } }
 function check.hosts(value)
   if type(value) ~= "table" or #value == 0 or #value > MAX_HOSTS then
     return nil, ("a list of 1 to %d hosts"):format(MAX_HOSTS)
   end
-  local list = {}
-  for i, item in ipairs(value) do
-    if type(item) == "string" then
-      local parsed, message = url_of.parse("tcp://" .. item)
-      if not parsed or not parsed.host then fail("option 'hosts', entry %d: %s", i, message or "no host") end
-      item = { host = parsed.host, port = parsed.port }
-    end
-    if type(item) ~= "table" then return nil, "a list of hosts" end
-    local port = item.port
-    if port ~= nil then
-      local expected
-      port, expected = check.port(port)
-      if not port then fail("option 'hosts', entry %d: port must be %s", i, expected) end
-    end
-    if item.path ~= nil and type(item.path) ~= "string" or item.path == nil and type(item.host) ~= "string" then
-      fail("option 'hosts', entry %d: it needs a host or a path", i)
-    end
-    list[i] = item.path and { path = item.path } or { host = item.host, port = port }
+  local list, n = {}, 0
+  for i, item in pairs(value) do
+    if type(item) == "string" and type(i) == "number" then item = host_of_text(i, item) end
+    if type(item) ~= "table" or type(i) ~= "number" then return nil, "a list of hosts" end
+    list[i], n = host_of(i, item), n + 1
   end
+  if n ~= #value then return nil, "a list of hosts" end
   return list
 end
 

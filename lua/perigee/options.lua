@@ -132,9 +132,8 @@ local function add_text(given, name, text, types)
     return
   end
   local option = types[name]
-  if not option or option.fields or NOT_TEXT[option.type] then
-    refuse_unknown(name, types)
-  end
+  if not option then refuse_unknown(name, types) end
+  if option.fields or NOT_TEXT[option.type] then fail("option '%s' cannot be given as text", name) end
   given[name] = from_text(name, text, option)
 end
 

@@ -30,8 +30,10 @@ local function check_callable(name, fn)
   error(errors.misuse("INVALID_OPTION", name .. " takes functions, got " .. type(fn)), 0)
 end
 
+local MAX_MS = 2 ^ 53 -- as core.timer
+
 local function check_ms(name, ms)
-  if type(ms) == "number" and ms >= 0 then return end
+  if type(ms) == "number" and ms >= 0 and ms < MAX_MS then return end
   error(errors.misuse("INVALID_OPTION", name .. " takes milliseconds, got " .. tostring(ms)), 0)
 end
 

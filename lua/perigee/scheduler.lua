@@ -168,7 +168,9 @@ local function came_back(task, was_draining, was_entered, was_active, ok, what, 
     if not done then value = errors.from(value) end -- out of memory: a text, no handler was called
     finish(task, done, value)
   elseif what ~= TOKEN then
-    finish(task, false, unsupported("coroutine.yield outside a coroutine of the script's own"))
+    local err = errors.make("UNSUPPORTED", "coroutine.yield outside a coroutine of the script's own")
+    err.traceback = debug.traceback(task.co) -- where it yields
+    finish(task, false, err)
   end
   active = was_active
   if head <= tail and not draining and entered == 0 and (depth == 0 or current() == nil) then drain() end

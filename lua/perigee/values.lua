@@ -17,10 +17,19 @@ local function end_buffer(self, err)
   if waiter then return scheduler.wake(waiter, true) end
 end
 
+local shut = Buffer.cancel
+
+-- Nobody is expected to read on. Another coroutine that does must not take this for the end of the stream.
+function Buffer:cancel()
+  if self.closed then return end
+  shut(self)
+  return end_buffer(self, errors.make("CANCELLED", "the coroutine that read values() was cancelled or has ended"))
+end
+
 function Buffer:next(value)
   if self.closed then return end
   if self.tail - self.head + 1 >= MAX_BUFFERED then
-    self:cancel()
+    shut(self)
     self.head, self.tail, self.values = 1, 0, {}
     return end_buffer(self, errors.make("OVERLOADED", "values() holds " .. MAX_BUFFERED .. " values nobody has taken"))
   end
@@ -90,7 +99,11 @@ function Iterator:__call()
   if self.over then return nil end
   local waiter = scheduler.acquire()
   if not buffer.asked then open(self, waiter) end
-  if buffer.head > buffer.tail and not buffer.closed then wait_for_more(waiter, buffer) end
+  while buffer.head > buffer.tail and not buffer.closed do -- again when another coroutine was quicker
+    wait_for_more(waiter or scheduler.acquire(), buffer)
+    waiter = nil
+  end
+  if self.over then return nil end
   if buffer.head <= buffer.tail then return take(buffer) end
   self.over = true
   close(buffer)
@@ -102,9 +115,7 @@ end
 --- Cancels the call; the iteration is over.
 function Iterator:close()
   self.over = true
-  local buffer = self.buffer
-  close(buffer)
-  if buffer.waiter then scheduler.wake(buffer.waiter, true) end
+  close(self.buffer) -- wakes who waits
 end
 
 ---@param reply perigee.Reply

@@ -4,6 +4,7 @@ local perigee = require("perigee")
 local loop = require("spec.support.loop")
 local nest = require("spec.support.nest")
 local process = require("spec.support.process")
+local source = require("spec.support.source")
 local tcp = require("spec.support.tcp")
 local wire = require("spec.support.wire")
 
@@ -186,6 +187,39 @@ describe("clients of an app", function()
       err = failure(client:send("p", 1))
       assert.truthy(err.message:find("no paper", 1, true), err.message)
     end)
+
+    it("MOD-04 fail an event that it has no function for", function()
+      local client = perigee.client({ transport = { connect = function() end, publish = function() end } })
+      local ok, err = pcall(function() client:emit("ev", 1):await() end)
+      assert.is_false(ok)
+      assert.equal("UNSUPPORTED: a transport written in Lua needs the function 'emit' for events", tostring(err))
+    end)
+
+    it("MOD-04 close also when its close raises, which is logged", function()
+      local lines, restore = source.capture_log()
+      local client = perigee.client({ transport = {
+        connect = function() end, publish = function() end, close = function() error("stuck", 0) end,
+      } })
+      client:connect():await()
+      client:close():await()
+      restore()
+      assert.truthy(lines[1] and lines[1]:find("in close of a transport written in Lua: SCRIPT: stuck", 1, true))
+      assert.equal("disconnected", client:status().state)
+    end)
+
+    it("MOD-04 fail a raw call whose value cannot be JSON, and tear it down", function()
+      local ended = 0
+      local client = perigee.client({ transport = {
+        connect = function() end,
+        publish = function(_, callback)
+          perigee.sleep(1):next(function() callback({ response = { f = print } }) end)
+          return function() ended = ended + 1 end
+        end,
+      } })
+      local err = failure(client:send("p", 1):raw())
+      assert.equal("INVALID_MESSAGE: a function at f cannot be JSON", tostring(err))
+      assert.same({ 1, 0 }, { ended, client:status().pending })
+    end)
   end)
 
   describe("with serialisers", function()
@@ -204,6 +238,60 @@ describe("clients of an app", function()
       assert.equal('{"data":{"wrapped":1},"id":"I","pattern":"p"}', text) -- a table: its keys are sorted
       peer:write(wire.frame(('{"key":"%s","body":[1,2]}'):format(id)))
       assert.same({ 1, 2 }, result:await())
+      client:close():await()
+    end)
+
+    it("fail a call, or an event, with what serialize raises", function()
+      local raised
+      local client = perigee.client({
+        host = "127.0.0.1", port = tcp.free_port(), serialize = function() error(raised, 0) end,
+      })
+      for _, value in ipairs({ { mine = 1 }, perigee.error({ code = "MINE" }) }) do
+        raised = value
+        assert.equal(raised, failure(client:send("p", 1)))
+        assert.equal(raised, select(2, pcall(function() client:emit("p", 1):await() end)))
+      end
+      raised = "no words"
+      assert.equal("SCRIPT: no words", tostring(failure(client:send("p", 1))))
+      client:close():await()
+    end)
+
+    it("fail the call at once with what deserialize raises", function()
+      local server = tcp.listen()
+      local client = perigee.client({
+        host = "127.0.0.1", port = server.port, deserialize = function(packet) error("bad " .. packet.response, 0) end,
+      })
+      local result = client:send("p", 1):last()
+      local peer = server:accept()
+      local _, id = wire.strip_id((peer:read_frame()))
+      peer:write(wire.frame(('{"id":"%s","response":"apple"}'):format(id)))
+      local ok, err = pcall(result.await, result)
+      assert.is_false(ok)
+      assert.equal("SCRIPT: bad apple", tostring(err))
+      assert.equal(0, client:status().pending)
+      client:close():await()
+    end)
+
+    it("fail a raw call whose value cannot be JSON, at the end of the call and before it", function()
+      local server = tcp.listen()
+      local client = perigee.client({
+        host = "127.0.0.1", port = server.port,
+        deserialize = function(packet)
+          packet.response = { print }
+          return packet
+        end,
+      })
+      local peer
+      for _, rest in ipairs({ "", ',"isDisposed":true' }) do
+        local result = client:send("p", 1):raw():last()
+        peer = peer or server:accept()
+        local _, id = wire.strip_id((peer:read_frame()))
+        peer:write(wire.frame(('{"id":"%s","response":1%s}'):format(id, rest)))
+        local ok, err = pcall(result.await, result)
+        assert.is_false(ok)
+        assert.equal("INVALID_MESSAGE: a function at [1] cannot be JSON", tostring(err))
+        assert.equal(0, client:status().pending)
+      end
       client:close():await()
     end)
   end)

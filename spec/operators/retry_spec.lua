@@ -39,6 +39,19 @@ describe("retry", function()
     assert.equal(100000, control.asked)
   end)
 
+  it("retries an error whatever it raises when it is read", function()
+    local strict = setmetatable({}, { __index = function(_, name) error("no field " .. name) end })
+    local asked = 0
+    local r = combinators.reply(function(sink)
+      asked = asked + 1
+      sink:error(strict)
+    end)
+    local _, err = pcall(function() r:retry(1):await() end)
+    assert.same({ true, 2 }, { err == strict, asked })
+    _, err = pcall(function() r:retry({ on = { "X" } }):await() end)
+    assert.same({ true, 3 }, { err == strict, asked })
+  end)
+
   it("waits backoff, then longer by factor each time", function()
     local core = require("perigee.core")
     local before = core.now()

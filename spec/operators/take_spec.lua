@@ -10,6 +10,20 @@ describe("take", function()
     assert.same({ 1, 2 }, p:await())
   end)
 
+  it("passes n values also when a callback makes the source give more", function()
+    local r, control = source.manual()
+    local seen = {}
+    r:take(1):subscribe({
+      next = function(value)
+        seen[#seen + 1] = value
+        if value < 3 then control.observer:next(value + 1) end
+      end,
+      complete = function() seen[#seen + 1] = "end" end,
+    })
+    control.observer:next(1)
+    assert.same({ 1, "end" }, seen)
+  end)
+
   it("ends with a shorter stream", function()
     assert.same({ 1 }, combinators.of(1):take(5):collect():await())
   end)

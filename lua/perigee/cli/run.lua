@@ -37,6 +37,14 @@ local function watch_signals(stopped)
   return handles
 end
 
+-- The program calls this when the script waits for what nothing on the loop can bring.
+local function watch_idle(stopped)
+  debug.getregistry()["perigee.idle"] = function()
+    local err = errors.make("CANCELLED", "nothing is left on the loop that could end this wait")
+    promise.resolve(stopped, { status = EXIT_FAILED, err = err })
+  end
+end
+
 -- Waits for each: a state must not be closed while luv's handles are still closing.
 local function close_all(handles)
   for _, handle in ipairs(handles) do
@@ -93,6 +101,7 @@ return function(argv)
   own.globals.arg = args
   local work, stopped = promise.bare(), promise.bare()
   local handles = watch_signals(stopped)
+  watch_idle(stopped)
   promise.run(work, run_script, own, args)
   local ended = wait(work, stopped, flags.timeout)
   if ended.err then report.error(ended.err, ended.where) end

@@ -8,6 +8,7 @@ local Take = link.class()
 function Take:next(value)
   if self.closed then return end
   local n = (self.n or 0) + 1
+  if n > self.state.n then return end -- the last one's callback made the source give more
   self.n = n
   self.down:next(value)
   if n >= self.state.n then return self:finish() end

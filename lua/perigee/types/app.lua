@@ -180,5 +180,5 @@ function Context:nack() end
 ---@class perigee.LuaTransport
 ---@field connect fun(): any may return a Promise; called once, before the first message
 ---@field publish fun(packet: table, callback: fun(packet: any)): fun()? returns what cancels it
----@field emit? fun(packet: table): any may return a Promise
+---@field emit? fun(packet: table): any may return a Promise; without it events fail
 ---@field close? fun(): any may return a Promise
