@@ -94,6 +94,7 @@ static int start(lua_State *L) {
     preload(L, "perigee.core", luaopen_perigee_core);
     add_loader(L);
     program->loop = pge_bind_of(L)->luv->loop;
+    pge_bind_keep_alive(pge_bind_of(L));
     if (program->is_worker)
         pge_bind_of(L)->loop.sockets = pge_child_sockets();
     lua_getglobal(L, "require");

@@ -494,10 +494,17 @@ local function trim()
   pool, pooled = {}, 0
 end
 
+-- Of C's: a text has its traceback behind it.
+local function on_fault(raised)
+  local message, traceback = nil, nil
+  if type(raised) == "string" then message, traceback = raised:match("^(.-)\n(stack traceback:\n.*)$") end
+  log.failure("in a callback", message and { message = message, traceback = traceback } or raised)
+end
+
 core.hooks({
   enter = enter,
   leave = leave,
-  fault = function(message) log.error("%s", tostring(message)) end,
+  fault = on_fault,
 })
 
 return {
