@@ -66,6 +66,35 @@ local function free_port()
   return server.port
 end
 
+describe("a listener's certificate", function()
+  local function app_with(cert, key)
+    return program.script(([[
+local app = require("perigee").app()
+app:listen("tls://127.0.0.1:0", { tls = { cert = %q, key = %q } })
+return app
+]]):format(cert, key))
+  end
+
+  it("that has expired is found by check, and warned of by serve", function()
+    local files = certs.paths()
+    local path = app_with(files.expired_cert, files.expired_key)
+    local told = path .. ":2: %sthe certificate of tls://127.0.0.1:0 has expired less than a day ago [certificate]\n"
+    assert.same({ 78, "", told:format("error: ") }, { program.run({ "check", path }) })
+    local child = program.start({ "serve", path, "--workers", "2" })
+    local url = program.urls(child)[1]
+    assert.equal(("perigee: warn: %sperigee: listening on %s\n"):format(told:format(""), url), child.stderr)
+  end)
+
+  it("that cannot be used is found by check, and refused by serve", function()
+    local files = certs.paths()
+    local path = app_with(files.server_cert, files.client_key)
+    local told = ("INVALID_OPTION: tls: key %s: key values mismatch"):format(files.client_key)
+    assert.same({ 78, "", ("%s:2: error: %s [certificate]\n"):format(path, told) }, { program.run({ "check", path }) })
+    assert.same({ 78, "", ("perigee: %s\n"):format(told) }, { program.run({ "serve", path }) })
+    assert.equal(0, (program.run({ "check", app_with(files.server_cert, files.server_key) })))
+  end)
+end)
+
 describe("renewed certificates", function()
   local files, cert, key
 

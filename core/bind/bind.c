@@ -508,6 +508,7 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "SLOTS");
     pge_lua_json(L);
     pge_lua_digest(L);
+    pge_lua_tls(L);
     pge_lua_timer(L, bind);
     pge_lua_client(L, bind);
     pge_lua_server(L, bind);

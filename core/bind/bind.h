@@ -133,6 +133,7 @@ void pge_lua_free_wishes(struct pge_lua_wishes *wishes);
 
 /* Each adds its part to the module table on top of the stack. */
 void pge_lua_digest(lua_State *L);
+void pge_lua_tls(lua_State *L);
 /* Pushes what luv finds in our handles: tostring of it names those that are open. */
 void pge_lua_push_handles(lua_State *L, struct pge_bind *bind);
 void pge_lua_timer(lua_State *L, struct pge_bind *bind);

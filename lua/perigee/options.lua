@@ -341,6 +341,7 @@ end
 ---@field transport string "http", "tcp", "local"
 ---@field scheme string
 ---@field core table what core.http or core.server takes
+---@field where? string file:line it was asked for at
 ---@field key string equal for listeners that a reload need not touch, unless their certificates have changed
 
 --- Normalised options of a listener. Options in the table win over those in the URL.
