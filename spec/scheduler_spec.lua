@@ -65,6 +65,21 @@ describe("start", function()
     assert.equal(first, second)
   end)
 
+  it("refuses tasks that start each other without end, and goes on", function()
+    local depth, got = 0, nil
+    local function deeper()
+      depth = depth + 1
+      scheduler.start(function(ok, value) got = got or { ok = ok, value = value } end, deeper)
+    end
+    scheduler.start(nil, deeper)
+    assert.is_true(depth > 10000)
+    assert.same({ false, "SCRIPT", "stack overflow: coroutines start each other" },
+      { got.ok, got.value.code, got.value.message })
+    local ended = outcome()
+    scheduler.start(function(ok) ended.ok = ok end, function() end)
+    assert.is_true(ended.ok)
+  end)
+
   it("keeps nested tasks apart", function()
     local order = {}
     local subscribe, control = later()

@@ -27,6 +27,7 @@ local pool, pooled = {}, 0
 
 local queue, head, tail = {}, 1, 0 -- groups of four: function and three arguments
 local depth = 0 -- tasks on the stack, each resumed by the one below
+local MAX_DEPTH = 20000 -- LuaJIT does not look how much of the C stack they take: at 100,000 the process ends
 local active -- the task whose code runs, or whose end is being told
 local draining = false -- a drain loop is below us in the main state
 local entered = 0 -- the core has called into the main state and will call leave()
@@ -218,6 +219,7 @@ end
 ---@param fn function
 ---@return perigee.Task
 local function start(on_done, fn, ...)
+  if depth >= MAX_DEPTH then error(errors.make("SCRIPT", "stack overflow: coroutines start each other"), 0) end
   local co
   if pooled > 0 then
     co = pool[pooled]
