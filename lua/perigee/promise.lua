@@ -31,7 +31,7 @@ local function check_callable(name, fn)
 end
 
 local function check_ms(name, ms)
-  if type(ms) == "number" and ms >= 0 then return end
+  if type(ms) == "number" and ms >= 0 and ms < 2 ^ 53 then return end
   error(errors.misuse("INVALID_OPTION", name .. " takes milliseconds, got " .. tostring(ms)), 0)
 end
 
