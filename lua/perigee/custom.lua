@@ -2,6 +2,7 @@
 --- core (nest-wire 1.11). Both look like core.client to client.lua.
 
 local core = require("perigee.core")
+local errors = require("perigee.errors")
 local promise = require("perigee.promise")
 local scheduler = require("perigee.scheduler")
 
@@ -141,7 +142,8 @@ end
 function Wire:emit(_, data, target, _, metadata, pattern)
   promise.run(target, function()
     opening(self):await()
-    local sent = self.object.emit and self.object.emit({ pattern = pattern, data = data, metadata = metadata })
+    if not self.object.emit then error(errors.make("UNSUPPORTED", "the transport has no function 'emit'"), 0) end
+    local sent = self.object.emit({ pattern = pattern, data = data, metadata = metadata })
     if promise.follower(sent) then sent:await() end
   end)
   return true, false
@@ -231,11 +233,28 @@ function Serialised:cancel(...) return self.core:cancel(...) end
 function Serialised:close(...) return self.core:close(...) end
 function Serialised:status() return self.core:status() end
 
+local function id_of(packet)
+  return type(packet) == "table" and packet.id
+end
+
+-- The call that the packet was for, going by what came, need not wait for its timeout.
+local function refuse(self, id, err)
+  local on_packet, call
+  if type(id) == "string" then on_packet, call = self.core:take(id, true) end
+  if not on_packet then error(err, 0) end
+  return on_packet(call, FAIL, "INVALID_MESSAGE", "deserialize: " .. errors.from(err).message)
+end
+
 -- id: where the address of the reply told whose it is.
 local function receive_raw(self, text, id)
   local packet = assert(core.json_decode(text))
-  if self.deserialize then packet = self.deserialize(packet) end
-  id = id or type(packet) == "table" and packet.id
+  if self.deserialize then
+    local came_for = id or id_of(packet)
+    local ok, made = xpcall(self.deserialize, errors.on_raise, packet)
+    if not ok then return refuse(self, came_for, made) end
+    packet = made
+  end
+  id = id or id_of(packet)
   if type(id) ~= "string" then return end -- nobody's: as an unknown id
   local kind, value = read_packet(packet)
   local on_packet, call = self.core:take(id, kind ~= VALUE)

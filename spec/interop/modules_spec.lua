@@ -186,6 +186,12 @@ describe("clients of an app", function()
       err = failure(client:send("p", 1))
       assert.truthy(err.message:find("no paper", 1, true), err.message)
     end)
+
+    it("MOD-04 refuse events that it has no function for", function()
+      local client = perigee.client({ transport = { connect = function() end, publish = function() end } })
+      local err = failure(client:emit("p", 1))
+      assert.same({ "UNSUPPORTED", "the transport has no function 'emit'" }, { err.code, err.message })
+    end)
   end)
 
   describe("with serialisers", function()
@@ -204,6 +210,25 @@ describe("clients of an app", function()
       assert.equal('{"data":{"wrapped":1},"id":"I","pattern":"p"}', text) -- a table: its keys are sorted
       peer:write(wire.frame(('{"key":"%s","body":[1,2]}'):format(id)))
       assert.same({ 1, 2 }, result:await())
+      client:close():await()
+    end)
+
+    it("fail the call whose reply deserialize cannot take, at once", function()
+      local server = tcp.listen()
+      local client = perigee.client({
+        transport = "tcp", host = "127.0.0.1", port = server.port, timeout = false,
+        deserialize = function(value)
+          value.id = nil
+          error("not mine")
+        end,
+      })
+      local result = client:send("p", 1):first()
+      local peer = server:accept()
+      local _, id = wire.strip_id((peer:read_frame()))
+      peer:write(wire.frame(('{"id":"%s","response":1,"isDisposed":true}'):format(id)))
+      local err = failure(result)
+      assert.equal("INVALID_MESSAGE", err.code)
+      assert.truthy(err.message:find("^deserialize: spec/interop/modules_spec.lua:%d+: not mine$"), err.message)
       client:close():await()
     end)
   end)
