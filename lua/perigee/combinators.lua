@@ -88,8 +88,10 @@ function combinators.any(list)
     if ok then return conclude(self, true, value) end
     failures[i] = value
     if self.left > 0 then return end
-    local message = ("all %d failed, the last with: %s"):format(n, tostring(value.message or value.code or value))
-    conclude(self, false, errors.new({ code = value.code, message = message, cause = value, errors = failures }))
+    local code = errors.field(value, "code")
+    local last = tostring(errors.field(value, "message") or code or errors.text(value))
+    local message = ("all %d failed, the last with: %s"):format(n, last)
+    conclude(self, false, errors.new({ code = code, message = message, cause = value, errors = failures }))
   end)
   return target
 end

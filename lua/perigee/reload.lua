@@ -100,7 +100,7 @@ end
 --- Preparing ----------------------------------------------------------------------------------------------------
 
 local function refusal_of(path, err)
-  if type(err) == "table" and err.cause ~= nil and not errors.is(err) then -- as script.load raises it
+  if type(err) == "table" and errors.field(err, "cause") ~= nil and not errors.is(err) then -- as script.load raises it
     return { script = path, error = err.cause, where = err.where, exit = EXIT_CONFIG }
   end
   local is_config = errors.is(err) and (err.code == "INVALID_OPTION" or err.message:find("^listen EAI_NONAME "))

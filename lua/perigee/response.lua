@@ -41,7 +41,10 @@ end
 ---@return string? message
 local function flat_headers(made)
   local names, flat, has_type = {}, {}, false
-  if made.status ~= nil and type(made.status) ~= "number" then return nil, false, "the status is not a number" end
+  local status = made.status
+  if status ~= nil and (type(status) ~= "number" or status % 1 ~= 0) then
+    return nil, false, "the status is not a whole number"
+  end
   if made.headers ~= nil and type(made.headers) ~= "table" then return nil, false, "the headers are not a table" end
   for name in pairs(made.headers or {}) do
     if type(name) ~= "string" then return nil, false, "a header name is not text" end

@@ -39,7 +39,7 @@ local function wants(on, err)
   if on == nil then return true, true end
   if type(on) == "table" then
     for i = 1, #on do
-      if on[i] == err.code then return true, true end
+      if on[i] == errors.field(err, "code") then return true, true end
     end
     return true, false
   end
@@ -61,7 +61,7 @@ function Retry:failed(err)
   if self.closed then return end
   local options = self.state.options
   self.n = (self.n or 0) + 1
-  if self.n > options.attempts or err.over_budget then return self:error(err) end
+  if self.n > options.attempts or errors.field(err, "over_budget") then return self:error(err) end
   local ok, wanted = wants(options.on, err)
   if self.closed then return end -- `on` has cancelled us
   if not ok then return self:error(wanted) end
