@@ -411,6 +411,8 @@ describe("perigee.to", function()
     assert.are.equal(502, ask("POST", "/", "1").status)
     app:override("S", { x = { answer = 42 } })
     assert_json('{"answer":42}', ask("POST", "/", "1"))
+    app:override("S", { send = function(_, _, slice) return { got = perigee.json.decode(tostring(slice)) } end })
+    assert_json('{"got":1}', ask("POST", "/", "1"))
   end)
 
   it("refuses what is no client", function()

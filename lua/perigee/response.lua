@@ -3,7 +3,6 @@
 local core = require("perigee.core")
 local errors = require("perigee.errors")
 local patterns = require("perigee.patterns")
-local registry = require("perigee.registry")
 
 ---@class perigee.Response
 ---@field status? integer 200, or 204 without a body
@@ -75,7 +74,7 @@ To.__name = "perigee.to"
 ---@param req perigee.Request
 function To:__call(req)
   local body = req:body() ~= "" and req.raw or setmetatable({ "{}" }, core.slice_mt)
-  return registry.resolve(self.client):send(self.pattern, body):raw()
+  return self.client:send(self.pattern, body):raw()
 end
 
 ---@param client any
