@@ -80,6 +80,19 @@ describe("start", function()
     assert.is_true(ended.ok)
   end)
 
+  it("refuses coroutines of the script's own that resume each other without end", function()
+    local depth = 0
+    local function deeper()
+      depth = depth + 1
+      return coroutine.wrap(deeper)()
+    end
+    for _ = 1, 2 do
+      depth = 0
+      assert.same({ false, "stack overflow: coroutines resume each other" }, { pcall(deeper) })
+      assert.is_true(depth > 10000)
+    end
+  end)
+
   it("keeps nested tasks apart", function()
     local order = {}
     local subscribe, control = later()
