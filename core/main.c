@@ -2,6 +2,7 @@
  * main.c - the `perigee` program: one file with LuaJIT, luv, cjson and perigee's Lua sources
  * inside. require finds them through a loader of ours, before it looks at the path.
  */
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -94,6 +95,7 @@ static int start(lua_State *L) {
     preload(L, "perigee.core", luaopen_perigee_core);
     add_loader(L);
     program->loop = pge_bind_of(L)->luv->loop;
+    pge_bind_keep_alive(pge_bind_of(L));
     if (program->is_worker)
         pge_bind_of(L)->loop.sockets = pge_child_sockets();
     lua_getglobal(L, "require");
@@ -183,7 +185,18 @@ static int on_panic(lua_State *L) {
     _exit(PGE_EXIT_SCRIPT);
 }
 
+/* What is closed of descriptors 0 to 2 must not become something else: libuv aborts over one of
+ * its own, and workers inherit them. */
+static void open_standard_streams(void) {
+    int fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv) {
+    open_standard_streams();
     bool is_worker = pge_child_begin();
     if (!is_worker && wants_supervisor(argc, argv))
         return pge_supervise(argv);
@@ -214,6 +227,9 @@ int main(int argc, char **argv) {
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_close(L);
-    fflush(stdout);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && program.status == 0 && !is_worker) {
+        fputs("perigee: CANCELLED: standard output cannot be written\n", stderr);
+        return EXIT_FAILED;
+    }
     return program.status;
 }

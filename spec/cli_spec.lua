@@ -1,6 +1,7 @@
 local http = require("spec.support.http")
 local json = require("perigee.json")
 local loop = require("spec.support.loop")
+local process = require("spec.support.process")
 local program = require("spec.support.perigee")
 local tcp = require("spec.support.tcp")
 local wire = require("spec.support.wire")
@@ -60,6 +61,41 @@ describe("perigee", function()
     end
   end)
 
+  -- By a shell, which can close and redirect them.
+  local function sh(redirected, args)
+    local child = process.start("/bin/sh", { "-c", 'exec "$0" "$@" ' .. redirected, program.path, unpack(args) })
+    child:close_stdin()
+    child:wait()
+    return child.exit_code, child.stdout, child.stderr
+  end
+
+  it("works with standard streams that are closed", function()
+    local code, out, err
+    for _, closed in ipairs({ "<&-", ">&-", "2>&-", "<&- >&- 2>&-" }) do
+      code, out, err = sh(closed, { "version" })
+      assert.are.same({ 0, "" }, { code, err }, closed)
+      assert.are.equal(not closed:find(">&-", 1, true) or closed == "2>&-", out ~= "", closed)
+      assert.are.same({ 3, "" }, { (sh(closed, { "run", script("return 3") })), "" }, closed)
+    end
+    code, out, err = sh("<&-", { "send", "tcp://127.0.0.1:1", "x", "-" })
+    assert.are.same({ 2, "" }, { code, out })
+    assert.is_truthy(err:find("^perigee: INVALID_MESSAGE: DATA is not JSON"), err)
+  end)
+
+  it("exits 1 when what it prints cannot be written, and keeps another status", function()
+    local told = "perigee: CANCELLED: standard output cannot be written\n"
+    assert.are.same({ 1, "", told }, { sh(">/dev/full", { "version" }) })
+    assert.are.same({ 1, "", told }, { sh(">/dev/full", { "run", script('print(("x"):rep(100000)) return 0') }) })
+    assert.are.same({ 3, "", "" }, { sh(">/dev/full", { "run", script('print("x") return 3') }) })
+    assert.are.same({ 78, "", "" }, { sh(">/dev/full", { "check", "--json", script("return 1") }) })
+  end)
+
+  it("exits 1 when standard input cannot be read", function()
+    local told = "perigee: INVALID_OPTION: cannot read standard input: Is a directory\n"
+    assert.are.same({ 1, "", told }, { sh("</", { "send", "tcp://127.0.0.1:1", "x", "-" }) })
+    assert.are.same({ 1, "", told }, { sh("</", { "run", "-" }) })
+  end)
+
   it("says what this version does not have yet", function()
     assert.are.same({ 2, "", "perigee: UNSUPPORTED: transport 'mqtt' is not available in this version\n" },
       { run({ "send", "mqtt://h", "x" }) })
@@ -78,6 +114,12 @@ describe("perigee send", function()
       app:message("refuse", function() error({ code = 402, message = "no funds" }) end)
       app:message("mid", function() return perigee.reply(function(sink) sink:next(1) sink:error("x") end) end)
       app:message("never", function() perigee.sleep(60000):await() end)
+      app:message("endless", function()
+        return perigee.from(function()
+          perigee.sleep(1):await()
+          return 1
+        end)
+      end)
       app:message(42, function() return "number" end)
     ]])
   end)
@@ -108,6 +150,14 @@ describe("perigee send", function()
 
   it("keeps a value with line breaks on one line", function()
     assert.are.same({ 0, '{ "a":  1}\n', "" }, { run({ "send", URL, "echo", '{ "a": \n1}' }) })
+  end)
+
+  it("ends with 1 when nobody reads what it prints", function()
+    local child = process.start("/bin/sh", { "-c", '{ "$0" send "$1" endless; echo "status $?" >&2; } | head -n 2',
+      program.path, URL })
+    child:wait()
+    assert.are.equal("1\n1\n", child.stdout)
+    assert.are.equal("perigee: CANCELLED: standard output cannot be written: Broken pipe\nstatus 1\n", child.stderr)
   end)
 
   it("sends metadata", function()
@@ -451,6 +501,47 @@ describe("perigee serve", function()
     assert.are.equal(78, code)
     assert.is_truthy(err:find("nothing to listen on", 1, true))
     assert.are.equal(78, (run({ "serve", script("return 1") })))
+  end)
+
+  it("exits 78 when a listener's name is none", function()
+    for _, url in ipairs({ "http://nosuch.invalid:0", "tcp://nosuch.invalid:0" }) do
+      local code, _, err = run({ "serve", script(APP .. ('app:listen("%s")\nreturn app'):format(url)) })
+      assert.are.same({ 78, "perigee: LISTEN_FAILED: listen EAI_NONAME nosuch.invalid:0\n" }, { code, err })
+    end
+  end)
+
+  it("tells the line of what a script raises that has no text", function()
+    for _, raised in ipairs({ "nil", "print", '"text", 0', '{ code = "X", message = "m" }' }) do
+      local path = script("local perigee = 1\nerror(" .. raised .. ")\n")
+      local code, _, err = run({ "serve", path })
+      assert.are.equal(78, code)
+      assert.is_truthy(err:find((" (%s:2)\n"):format(path), 1, true), err)
+    end
+  end)
+
+  it("hands on each line that a script prints at once", function()
+    local url, child = service('app:event("note", function(data) print("noted " .. data) end)')
+    assert.are.same({ 0, "", "" }, { run({ "emit", url, "note", '"this"' }) })
+    child:line("noted this")
+  end)
+
+  it("survives what callbacks of luv raise, and logs it with file and line", function()
+    local url, child = service([[
+      local uv = require("luv")
+      app:message("later", function()
+        local timer = uv.new_timer()
+        timer:start(1, 0, function()
+          timer:close()
+          error("in a timer")
+        end)
+        perigee.sleep(20):await()
+        return uv.os_getpid()
+      end)
+      app:message("pid", function() return uv.os_getpid() end)]])
+    local code, pid = run({ "send", url, "later" })
+    assert.are.equal(0, code)
+    assert.are.same({ 0, pid, "" }, { run({ "send", url, "pid" }) })
+    assert.is_truthy(child.stderr:find("perigee: error: in a callback: /%S+:8: in a timer\n"), child.stderr)
   end)
 
   it("exits 1 when a port is in use or a start hook fails", function()

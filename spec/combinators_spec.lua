@@ -113,6 +113,13 @@ describe("race", function()
     race({ sleep(60000), 1 }):await()
     uv.run() -- would last a minute
   end)
+
+  it("refuses what is no time", function()
+    for _, bad in ipairs({ -1, "5", 0 / 0, math.huge, 1e300 }) do
+      local ok, err = pcall(sleep, bad)
+      assert.same({ false, "INVALID_OPTION" }, { ok, err.code })
+    end
+  end)
 end)
 
 describe("an empty list of results", function()

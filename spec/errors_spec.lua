@@ -1,5 +1,40 @@
 local errors = require("perigee.errors")
 
+local function hostile()
+  return setmetatable({}, {
+    __index = function(_, name) error("there is no " .. name) end,
+    __tostring = function() error("not to be shown") end,
+  })
+end
+
+describe("errors of scripts that raise when they are read", function()
+  it("have no fields, and a text all the same", function()
+    assert.is_nil(errors.field(hostile(), "code"))
+    assert.are.equal(1, errors.field(setmetatable({}, { __index = { code = 1 } }), "code"))
+    assert.are.equal("an error that cannot be shown", errors.text(hostile()))
+    assert.are.equal("TIMEOUT: late", errors.text(errors.make("TIMEOUT", "late")))
+    assert.are.equal("m", errors.text({ code = "C", message = "m" }))
+  end)
+
+  it("end what they end: any, retry, saga", function()
+    local perigee = require("perigee")
+    local function raise() error(hostile()) end
+    local function outcome(waited) return pcall(waited.await, waited) end
+    local ok, err = outcome(perigee.any({ perigee.async(raise) }))
+    assert.are.same({ false, "all 1 failed, the last with: an error that cannot be shown" }, { ok, err.message })
+    ok, err = outcome(perigee.of(1):map(raise):retry({ attempts = 1, on = { "TIMEOUT" } }))
+    assert.are.same({ false, "table" }, { ok, type(err) })
+    local log = require("perigee.log")
+    log.set_sink(function() end)
+    ok, err = outcome(perigee.saga(function(saga)
+      saga:step("one", function() return 1 end, raise)
+      raise()
+    end))
+    log.set_sink()
+    assert.are.same({ false, "one (an error that cannot be shown)" }, { ok, errors.list(err.failures) })
+  end)
+end)
+
 describe("errors", function()
   it("reads as CODE: message, or as the message alone", function()
     assert.equal("TIMEOUT: no value", tostring(errors.new({ code = "TIMEOUT", message = "no value" })))

@@ -133,6 +133,7 @@ describe("what a handler returns", function()
     ["a header name with a space"] = { headers = { ["x a"] = "b" } },
     ["a header that is no text"] = { headers = { ["x-a"] = true } },
     ["a status of 99"] = { status = 99 },
+    ["a status of 200.5"] = { status = 200.5 },
     ["a status that is text"] = { status = "200 OK" },
   }) do
     it("is a 500 when it has " .. name .. ", which never reaches the wire", function()
@@ -177,6 +178,13 @@ describe("an error out of a handler", function()
 
   it("with a status that is none is 500", function()
     assert.are.equal(500, refusal({ status = 200, message = "x" }).status)
+  end)
+
+  it("that raises when it is read is 500", function()
+    local function raise() error("not to be read") end
+    local response = refusal(setmetatable({}, { __index = raise, __tostring = raise }))
+    assert.are.same({ 500 }, { problem(response) })
+    assert.is_truthy(logged("GET /: an error that cannot be shown"))
   end)
 
   it("of a fault is 500 without a traceback, logged with file and line", function()
@@ -413,6 +421,8 @@ describe("perigee.to", function()
     assert.are.equal(502, ask("POST", "/", "1").status)
     app:override("S", { x = { answer = 42 } })
     assert_json('{"answer":42}', ask("POST", "/", "1"))
+    app:override("S", { send = function(_, _, slice) return { got = perigee.json.decode(tostring(slice)) } end })
+    assert_json('{"got":1}', ask("POST", "/", "1"))
   end)
 
   it("refuses what is no client", function()

@@ -77,6 +77,30 @@ it("a reload reaches all workers at once, and is logged once", function()
   assert.are.equal(1, select(2, child.stderr:gsub("generation 2 serves", "")))
 end)
 
+it("a reload does not wait for a worker that cannot load what is served", function()
+  local slow = ([[
+local file = io.open(%q)
+if file and file:read("*n") ~= require("luv").os_getpid() then
+  perigee.sleep(300):await()
+  error("not here")
+end
+]]):format(folder .. "/only")
+  write_app("one", slow)
+  local child, url = serve("--workers", "2")
+  local pids = program.workers(child)
+  write("only", tostring(pids[1]))
+  uv.kill(pids[2], "sigkill")
+  program.poll(function()
+    local second = program.status(child).workers[2]
+    return second.pid ~= pids[2] and second.state == "starting"
+  end, "the second worker's successor")
+  write_app("two", slow)
+  assert.are.same({ 0, path .. ": generation 1 -> 2\n", "" }, { reload(child) })
+  assert.are.equal("two", only(answers(url)))
+  os.remove(folder .. "/only")
+  assert.are.equal(2, #program.workers(child, 2))
+end)
+
 it("a module is read by one worker: all have the same, even while it changes", function()
   write("part.lua", "return 'one'")
   write_app("%s", "local part = require('part')")

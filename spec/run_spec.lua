@@ -35,6 +35,21 @@ describe("perigee run", function()
       { run({ "run", "--timeout", "20", late }) })
   end)
 
+  it("goes on after what callbacks of luv raise, and logs it", function()
+    local path = script([[
+local timer = require("luv").new_timer()
+timer:start(1, 0, function()
+  timer:close()
+  error("in a timer")
+end)
+require("perigee").sleep(20):await()
+return 5
+]])
+    local code, _, err = run({ "run", path })
+    assert.are.equal(5, code)
+    assert.is_truthy(err:find("^perigee: error: in a callback: %S+:4: in a timer\n"), err)
+  end)
+
   it("says what is wrong with a chunk that yields to nobody", function()
     local code, _, err = run({ "run", script("coroutine.yield(1)") })
     assert.are.equal(1, code)

@@ -65,6 +65,34 @@ describe("start", function()
     assert.equal(first, second)
   end)
 
+  it("refuses tasks that start each other without end, and goes on", function()
+    local depth, got = 0, nil
+    local function deeper()
+      depth = depth + 1
+      scheduler.start(function(ok, value) got = got or { ok = ok, value = value } end, deeper)
+    end
+    scheduler.start(nil, deeper)
+    assert.is_true(depth > 10000)
+    assert.same({ false, "SCRIPT", "stack overflow: coroutines start each other" },
+      { got.ok, got.value.code, got.value.message })
+    local ended = outcome()
+    scheduler.start(function(ok) ended.ok = ok end, function() end)
+    assert.is_true(ended.ok)
+  end)
+
+  it("refuses coroutines of the script's own that resume each other without end", function()
+    local depth = 0
+    local function deeper()
+      depth = depth + 1
+      return coroutine.wrap(deeper)()
+    end
+    for _ = 1, 2 do
+      depth = 0
+      assert.same({ false, "stack overflow: coroutines resume each other" }, { pcall(deeper) })
+      assert.is_true(depth > 10000)
+    end
+  end)
+
   it("keeps nested tasks apart", function()
     local order = {}
     local subscribe, control = later()

@@ -3,8 +3,10 @@
 local log = require("perigee.log")
 local perigee = require("perigee")
 local certs = require("spec.support.certs")
+local options = require("perigee.options")
 local loop = require("spec.support.loop")
 local process = require("spec.support.process")
+local program = require("spec.support.perigee")
 local tcp = require("spec.support.tcp")
 
 local app, clients
@@ -19,6 +21,7 @@ end)
 
 after_each(function()
   for _, client in ipairs(clients) do client:close():await() end
+  program.clean()
   app:stop({ drain_timeout = 50 }):await()
   loop.finish()
   log.set_sink()
@@ -32,8 +35,8 @@ local function listen(scheme, tls)
   return tonumber(app:addresses()[1]:match(":(%d+)$"))
 end
 
-local function connect(port, tls)
-  local client = perigee.client({ host = "127.0.0.1", port = port, tls = tls })
+local function connect(port, tls, connect_timeout)
+  local client = perigee.client({ host = "127.0.0.1", port = port, tls = tls, connect_timeout = connect_timeout })
   clients[#clients + 1] = client
   return client
 end
@@ -50,6 +53,114 @@ local function read(path)
   file:close()
   return text
 end
+
+local function write(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
+local function free_port()
+  local server = tcp.listen()
+  server:close()
+  return server.port
+end
+
+describe("a listener's certificate", function()
+  local function app_with(cert, key)
+    return program.script(([[
+local app = require("perigee").app()
+app:listen("tls://127.0.0.1:0", { tls = { cert = %q, key = %q } })
+return app
+]]):format(cert, key))
+  end
+
+  it("that has expired is found by check, and warned of by serve", function()
+    local files = certs.paths()
+    local path = app_with(files.expired_cert, files.expired_key)
+    local told = path .. ":2: %sthe certificate of tls://127.0.0.1:0 has expired less than a day ago [certificate]\n"
+    assert.same({ 78, "", told:format("error: ") }, { program.run({ "check", path }) })
+    local child = program.start({ "serve", path, "--workers", "2" })
+    local url = program.urls(child)[1]
+    assert.equal(("perigee: warn: %sperigee: listening on %s\n"):format(told:format(""), url), child.stderr)
+  end)
+
+  it("that cannot be used is found by check, and refused by serve", function()
+    local files = certs.paths()
+    local path = app_with(files.server_cert, files.client_key)
+    local told = ("INVALID_OPTION: tls: key %s: key values mismatch"):format(files.client_key)
+    assert.same({ 78, "", ("%s:2: error: %s [certificate]\n"):format(path, told) }, { program.run({ "check", path }) })
+    assert.same({ 78, "", ("perigee: %s\n"):format(told) }, { program.run({ "serve", path }) })
+    assert.equal(0, (program.run({ "check", app_with(files.server_cert, files.server_key) })))
+  end)
+end)
+
+describe("renewed certificates", function()
+  local files, cert, key
+
+  before_each(function()
+    files = certs.paths()
+    cert, key = program.script(read(files.server_cert)), program.script(read(files.server_key))
+  end)
+
+  it("are a listener's from a reload on, which refuses a pair that is none", function()
+    local port = free_port()
+    local path = program.script(([[
+local app = require("perigee").app()
+app:message("echo", function(data) return data end)
+app:listen("tls://127.0.0.1:%d", { tls = { cert = %q, key = %q } })
+return app
+]]):format(port, cert, key))
+    local child = program.start({ "serve", path, "--workers", "2" })
+    program.workers(child) -- both have read the first ones
+    local first = connect(port, { ca = files.ca })
+    assert.equal(1, first:send("echo", 1):await())
+
+    write(cert, read(files.stranger_cert))
+    local env = { "reload", "--pid", tostring(child.pid) }
+    local code, _, err = program.run(env)
+    assert.equal(1, code)
+    assert.truthy(err:find("INVALID_OPTION: tls: key " .. key, 1, true), err)
+    assert.equal(2, first:send("echo", 2):await())
+
+    write(key, read(files.stranger_key))
+    assert.equal(0, (program.run(env)))
+    for _ = 1, 6 do -- whichever worker takes it
+      local renewed = connect(port, { ca = files.stranger_ca }, 1000 + #clients)
+      assert.equal(3, renewed:send("echo", 3):await())
+    end
+    local outdated = connect(port, { ca = files.ca }, 999)
+    assert.equal("CONNECT_FAILED", failure(outdated:send("echo", 4)).code)
+  end)
+
+  it("leave a listener alone that has the same ones", function()
+    local port = free_port()
+    local path = program.script(([[
+local app = require("perigee").app()
+app:message("echo", function(data) return data end)
+app:listen("tls://127.0.0.1:%d", { tls = { cert = %q, key = %q } })
+return app
+]]):format(port, cert, key))
+    local child = program.start({ "serve", path })
+    program.urls(child)
+    local client = connect(port, { ca = files.ca })
+    local states = {}
+    client:on("status", function(state) states[#states + 1] = state end)
+    assert.equal(1, client:send("echo", 1):await())
+    write(cert, read(cert))
+    assert.equal(0, (program.run({ "reload", "--pid", tostring(child.pid) })))
+    assert.equal(2, client:send("echo", 2):await())
+    assert.same({ "connected" }, states)
+  end)
+
+  it("are those of the next client with the same options", function()
+    local mine = { host = "127.0.0.1", port = 1, tls = { cert = cert, key = key } }
+    local before = options.client(mine).key
+    assert.equal(before, options.client(mine).key)
+    write(cert, read(files.client_cert))
+    assert.not_equal(before, options.client(mine).key)
+  end)
+end)
 
 describe("tls://", function()
   it("serves and calls with files, or with PEM texts", function()

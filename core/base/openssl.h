@@ -17,13 +17,13 @@
 
 /* clang-format off */
 #define PGE_OPENSSL_FUNCTIONS(X) \
-    X(BIO_ctrl_pending) X(BIO_free) X(BIO_new) X(BIO_new_file) X(BIO_new_mem_buf) X(BIO_read) \
+    X(ASN1_TIME_diff) X(BIO_ctrl_pending) X(BIO_free) X(BIO_new) X(BIO_new_file) X(BIO_new_mem_buf) X(BIO_read) \
     X(BIO_s_mem) X(BIO_write) X(ERR_clear_error) X(ERR_get_error) X(ERR_peek_last_error) \
     X(ERR_reason_error_string) X(EVP_DigestSign) X(EVP_DigestSignInit) X(EVP_MD_CTX_free) \
     X(EVP_MD_CTX_new) X(EVP_PKEY_free) X(EVP_PKEY_get_raw_public_key) \
     X(EVP_PKEY_new_raw_private_key) X(PEM_read_bio_PrivateKey) \
     X(PEM_read_bio_X509) X(SSL_CTX_add_client_CA) X(SSL_CTX_check_private_key) X(SSL_CTX_ctrl) \
-    X(SSL_CTX_free) X(SSL_CTX_get_cert_store) X(SSL_CTX_new) X(SSL_CTX_set_alpn_protos) \
+    X(SSL_CTX_free) X(SSL_CTX_get0_certificate) X(SSL_CTX_get_cert_store) X(SSL_CTX_new) X(SSL_CTX_set_alpn_protos) \
     X(SSL_CTX_set_alpn_select_cb) X(SSL_CTX_set_default_verify_paths) X(SSL_CTX_set_options) \
     X(SSL_CTX_set_session_id_context) X(SSL_CTX_set_verify) X(SSL_CTX_use_PrivateKey) \
     X(SSL_CTX_use_certificate) X(SSL_ctrl) X(SSL_do_handshake) X(SSL_free) X(SSL_get0_param) \
@@ -32,7 +32,7 @@
     X(SSL_set_accept_state) X(SSL_set_bio) X(SSL_set_connect_state) X(SSL_set_hostflags) \
     X(SSL_shutdown) X(SSL_write_ex) X(TLS_client_method) X(TLS_server_method) \
     X(X509_STORE_add_cert) X(X509_VERIFY_PARAM_set1_ip_asc) X(X509_free) \
-    X(X509_verify_cert_error_string)
+    X(X509_get0_notAfter) X(X509_verify_cert_error_string)
 /* clang-format on */
 
 struct pge_openssl {
@@ -44,6 +44,7 @@ struct pge_openssl {
 extern struct pge_openssl pge_openssl;
 
 #ifndef PGE_OPENSSL_NAMES_ONLY /* openssl.c */
+#define ASN1_TIME_diff pge_openssl.ASN1_TIME_diff
 #define BIO_ctrl_pending pge_openssl.BIO_ctrl_pending
 #define BIO_free pge_openssl.BIO_free
 #define BIO_new pge_openssl.BIO_new
@@ -69,6 +70,7 @@ extern struct pge_openssl pge_openssl;
 #define SSL_CTX_check_private_key pge_openssl.SSL_CTX_check_private_key
 #define SSL_CTX_ctrl pge_openssl.SSL_CTX_ctrl
 #define SSL_CTX_free pge_openssl.SSL_CTX_free
+#define SSL_CTX_get0_certificate pge_openssl.SSL_CTX_get0_certificate
 #define SSL_CTX_get_cert_store pge_openssl.SSL_CTX_get_cert_store
 #define SSL_CTX_new pge_openssl.SSL_CTX_new
 #define SSL_CTX_set_alpn_protos pge_openssl.SSL_CTX_set_alpn_protos
@@ -103,6 +105,7 @@ extern struct pge_openssl pge_openssl;
 #define X509_STORE_add_cert pge_openssl.X509_STORE_add_cert
 #define X509_VERIFY_PARAM_set1_ip_asc pge_openssl.X509_VERIFY_PARAM_set1_ip_asc
 #define X509_free pge_openssl.X509_free
+#define X509_get0_notAfter pge_openssl.X509_get0_notAfter
 #define X509_verify_cert_error_string pge_openssl.X509_verify_cert_error_string
 #endif
 

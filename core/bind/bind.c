@@ -29,9 +29,8 @@ struct entry {
     bool has_run;
 };
 
-/* Stack: what was raised; it is popped. */
-static void report(struct pge_bind *bind) {
-    lua_State *L = bind->L;
+/* Stack: what was raised; it is popped. L: the main state, or a coroutine that calls luv. */
+static void report(struct pge_bind *bind, lua_State *L) {
     if (bind->fault_ref == LUA_NOREF) {
         lua_pop(L, 1);
         return;
@@ -47,7 +46,7 @@ static void call_hook(struct pge_bind *bind, int ref) {
         return;
     lua_rawgeti(bind->L, LUA_REGISTRYINDEX, ref);
     if (lua_pcall(bind->L, 0, 0, 0) != 0)
-        report(bind);
+        report(bind, bind->L);
 }
 
 static int run_entry(lua_State *L) {
@@ -113,10 +112,30 @@ bool pge_bind_call(struct pge_bind *bind, pge_bind_fn fn, void *arg) {
     bind->call_arg = arg;
     int status = lua_pcall(L, 0, 0, top + 1);
     if (status != 0)
-        report(bind);
+        report(bind, L);
     lua_settop(L, top);
     bind->call_depth--;
     return status == 0;
+}
+
+/* In place of luv's, which ends the process when a callback of a script's own raises. */
+static int call_and_live(lua_State *L, int nargs, int nresults, int flags) {
+    int at = lua_gettop(L) - nargs, handler = 0;
+    if (!(flags & LUVF_CALLBACK_NOTRACEBACK)) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, pge_bind_of(L)->traceback_ref);
+        lua_insert(L, at);
+        handler = at;
+    }
+    int status = lua_pcall(L, nargs, nresults, handler);
+    if (status != 0)
+        report(pge_bind_of(L), L);
+    if (handler)
+        lua_remove(L, handler);
+    return status == 0 ? lua_gettop(L) - at + 1 : -status;
+}
+
+void pge_bind_keep_alive(struct pge_bind *bind) {
+    bind->luv->cb_pcall = call_and_live;
 }
 
 /* ---- boxes ---- */
@@ -489,6 +508,7 @@ int luaopen_perigee_core(lua_State *L) {
     lua_setfield(L, -2, "SLOTS");
     pge_lua_json(L);
     pge_lua_digest(L);
+    pge_lua_tls(L);
     pge_lua_timer(L, bind);
     pge_lua_client(L, bind);
     pge_lua_server(L, bind);

@@ -71,6 +71,9 @@ void pge_bind_enter(struct pge_engine *engine, void (*fn)(void *), void *arg);
  * logged. */
 bool pge_bind_call(struct pge_bind *bind, pge_bind_fn fn, void *arg);
 
+/* From here on what luv's callbacks raise is logged and ends no process: for the program. */
+void pge_bind_keep_alive(struct pge_bind *bind);
+
 /* Registers a class: methods in __index, gc in __gc. A method's first upvalue is the metatable. */
 void pge_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc);
 /* luaL_checkudata; in a method of that class without a look-up of its name. */
@@ -130,6 +133,7 @@ void pge_lua_free_wishes(struct pge_lua_wishes *wishes);
 
 /* Each adds its part to the module table on top of the stack. */
 void pge_lua_digest(lua_State *L);
+void pge_lua_tls(lua_State *L);
 /* Pushes what luv finds in our handles: tostring of it names those that are open. */
 void pge_lua_push_handles(lua_State *L, struct pge_bind *bind);
 void pge_lua_timer(lua_State *L, struct pge_bind *bind);

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/list.h"
 
@@ -25,6 +26,8 @@ struct pge_tls *pge_tls_new(const struct pge_tls_options *options, bool is_serve
                             size_t why_size);
 struct pge_tls *pge_tls_ref(struct pge_tls *tls);
 void pge_tls_unref(struct pge_tls *tls); /* accepts NULL */
+/* Seconds until its own certificate expires, negative afterwards; INT64_MAX without one. */
+int64_t pge_tls_left_s(const struct pge_tls *tls);
 
 /* For listener.c: closes a conn found by its node in listener->shaking. */
 void pge_tls_abort(struct pge_list *node);

@@ -199,6 +199,14 @@ void pge_tls_unref(struct pge_tls *tls) {
     pge_free(tls);
 }
 
+int64_t pge_tls_left_s(const struct pge_tls *tls) {
+    const X509 *own = SSL_CTX_get0_certificate(tls->ctx);
+    int days, seconds;
+    if (!own || ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(own)) != 1)
+        return INT64_MAX;
+    return (int64_t)days * 86400 + seconds;
+}
+
 /* A certificate names hosts and addresses in different fields; SNI is for hosts only. */
 static int expect_name(SSL *ssl, const char *name) {
     if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1)

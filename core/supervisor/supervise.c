@@ -240,17 +240,7 @@ static void tear_down(struct pge_supervisor *s) {
     pge_free(s);
 }
 
-/* Descriptors 0 to 2 are handed on: what is closed must not become something else. */
-static void open_standard_streams(void) {
-    int fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= STDERR_FILENO)
-        fd = open("/dev/null", O_RDWR);
-    if (fd >= 0)
-        close(fd);
-}
-
 int pge_supervise(char **argv) {
-    open_standard_streams();
     struct pge_supervisor *s = pge_calloc(1, sizeof *s);
     if (!s) {
         fputs("perigee: not enough memory\n", stderr);

@@ -89,6 +89,7 @@ static void bury(struct pge_worker *w) {
         pge_conn_close(w->control);
     pge_door_close(w);
     uv_close((uv_handle_t *)&w->process, on_process_closed);
+    pge_reload_advance(s); /* it may have waited for this one to catch up */
 }
 
 static void tell_death(const struct pge_worker *w, int64_t status, int signal) {

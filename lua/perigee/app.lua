@@ -161,7 +161,9 @@ function App:listen(url, opts)
     self.listens[#self.listens + 1] = { url = url, transport = "custom", scheme = "custom", strategy = url, core = {} }
     return
   end
-  self.listens[#self.listens + 1] = options_of.listener(url, opts)
+  local listener = options_of.listener(url, opts)
+  listener.where = here()
+  self.listens[#self.listens + 1] = listener
 end
 
 --- Runs before the listeners accept, in order; may await. A raise refuses the start.

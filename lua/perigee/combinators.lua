@@ -84,7 +84,8 @@ end
 -- A raised table without a message or a code is told as it would stand on a wire.
 local function told_by(err)
   local text = errors.field(err, "message") or errors.field(err, "code")
-  return tostring(text or core.json_encode(err) or err)
+  if text then return tostring(text) end
+  return not getmetatable(err) and core.json_encode(err) or errors.text(err)
 end
 
 --- The first value; the rest is cancelled. When all fail: the last failure's code, and `.errors` in the list's order.

@@ -195,6 +195,13 @@ function client:status() end
 ---@return integer
 function client:forwards() end
 
+---Seconds until the certificate of a listener's options expires, negative afterwards; nil when it cannot be used.
+---@param options { tls: table }
+---@return number? seconds
+---@return string? code
+---@return string? message
+function core.tls_left(options) end
+
 ---64 hex digits.
 ---@param text string
 ---@return string

@@ -21,6 +21,8 @@ local raw_status, raw_yield = coroutine.status, coroutine.yield
 local running, isyieldable = coroutine.running, coroutine.isyieldable
 
 local TOKEN = {}
+local MAX_DEPTH = 20000 -- as in scheduler.lua
+local depth = 0 -- coroutines resumed from here and not back yet
 -- Weak both ways: a value would otherwise keep its own key alive.
 local resumer = setmetatable({}, { __mode = "kv" })
 
@@ -32,19 +34,25 @@ end
 
 local back
 
+local function go(co, ...)
+  depth = depth + 1
+  return back(co, raw_resume(co, ...))
+end
+
 -- The inner coroutine awaits: wait on its behalf, then go on with it. At the bottom is either a perigee task,
 -- which suspends, or the main chunk, where the waiter runs the loop.
 local function pass_on(co, waiter)
   if current() == nil then
-    return back(co, raw_resume(co, waiter:run_loop()))
+    return go(co, waiter:run_loop())
   end
   if not isyieldable() then
-    return back(co, raw_resume(co, false, waiter:refuse()))
+    return go(co, false, waiter:refuse())
   end
-  return back(co, raw_resume(co, raw_yield(TOKEN, waiter)))
+  return go(co, raw_yield(TOKEN, waiter))
 end
 
 function back(co, ok, first, ...)
+  depth = depth - 1
   if ok and first == TOKEN then return pass_on(co, (...)) end
   resumer[co] = nil
   return ok, first, ...
@@ -57,8 +65,9 @@ local function resume(co, ...)
     if raw_status(co) == "suspended" then return false, "cannot resume non-suspended coroutine" end
     return raw_resume(co, ...)
   end
+  if depth >= MAX_DEPTH then return false, "stack overflow: coroutines resume each other" end
   resumer[co] = current() or true
-  return back(co, raw_resume(co, ...))
+  return go(co, ...)
 end
 
 -- Level 2 is the caller, as wrap adds the caller's position to texts.

@@ -257,7 +257,7 @@ function Environment:run(...)
   if not read_ok then return false, errors.from(ok) end -- the file cannot be read or is not Lua
   if ok then return true, result end
   result = errors.from(result) -- out of memory: a text, no handler was called
-  local told = errors.is(result) and result.code == "SCRIPT"
+  local told = errors.is(result) and result.code == "SCRIPT" and result.message:find(":%d") ~= nil
   return false, result, not told and raised.where ~= "?" and raised.where or nil
 end
 

@@ -15,21 +15,27 @@ local Error = {}
 Error.__index = Error
 Error.__name = "perigee.error"
 
---- One line for any error, its own tostring where it has one.
----@param err any
----@return string
-local function text(err)
-  if type(err) ~= "table" or (getmetatable(err) or {}).__tostring then return tostring(err) end
-  return tostring(err.message or err.code or err)
-end
+local function get(err, name) return err[name] end
 
---- A field of any error. What a script raises may be a table that raises when it is read: then nil.
+--- A field of a table that was raised. Scripts raise tables of their own, and to read one may raise as well.
 ---@param err table
 ---@param name string
 ---@return any
 local function field(err, name)
-  local ok, value = pcall(function() return err[name] end)
+  local ok, value = pcall(get, err, name)
   if ok then return value end
+end
+
+--- One line for any error, its own tostring where it has one.
+---@param err any
+---@return string
+local function text(err)
+  local mt = getmetatable(err)
+  if type(err) ~= "table" or type(mt) == "table" and mt.__tostring then
+    local ok, shown = pcall(tostring, err)
+    return ok and shown or "an error that cannot be shown"
+  end
+  return tostring(field(err, "message") or field(err, "code") or err)
 end
 
 --- "charge (TIMEOUT: no value within 5 ms), reserve (…)".
@@ -103,5 +109,6 @@ local function on_raise(value)
 end
 
 return {
-  field = field, list = list, new = new, make = make, misuse = misuse, is = is, from = from, on_raise = on_raise,
+  field = field, text = text, list = list, new = new, make = make, misuse = misuse, is = is, from = from,
+  on_raise = on_raise,
 }

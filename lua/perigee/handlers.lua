@@ -89,10 +89,10 @@ end
 
 local function forward_in_lua(forward)
   return function(_, ctx)
-    local client = registry.resolve(forward.client)
+    local client, target = forward.client, registry.resolve(forward.client)
     local pattern = core.json_decode(forward.to or ctx.pattern_json)
     local opts = { metadata = ctx.metadata_json and ctx.metadata or nil }
-    if client.message and client.message.headers and next(ctx.headers) then opts.headers = ctx.headers end
+    if target.message and target.message.headers and next(ctx.headers) then opts.headers = ctx.headers end
     if ctx.is_event then return client:emit(pattern, ctx.raw, opts) end
     return client:send(pattern, ctx.raw, opts):raw()
   end

@@ -94,7 +94,8 @@ local function wanted(self, generations)
     owner[options.url] = { who = who, options = options }
     local key = options.key or options.strategy
     seen[key] = (seen[key] or 0) + 1
-    list[#list + 1] = { options = options, key = options.key and key .. "#" .. seen[key] or key }
+    if options.key then key = key .. "#" .. seen[key] .. options_of.fingerprint(options.core.tls) end
+    list[#list + 1] = { options = options, key = key }
   end
   for _, generation in ipairs(generations) do
     for _, options in ipairs(generation.app.listens) do add(options, generation) end

@@ -65,10 +65,10 @@ end
 function Exchange:fail(err)
   if self.closed then return end
   over(self)
-  if is_status(err.status) then
-    if err.status >= 500 then log.failure(name_of(self), err) end
-    local detail = type(err.message) == "string" and err.message or nil
-    return check_sent(self, self.http.core:problem(self.number, err.status, detail))
+  local own, detail = errors.field(err, "status"), errors.field(err, "message")
+  if is_status(own) then
+    if own >= 500 then log.failure(name_of(self), err) end
+    return check_sent(self, self.http.core:problem(self.number, own, type(detail) == "string" and detail or nil))
   end
   local status = errors.is(err) and STATUS[err.code] or 500
   if status == 500 then

@@ -99,10 +99,12 @@ function log.info(fmt, ...) write("info", nil, fmt, ...) end
 function log.failure(what, err)
   local traceback = type(err) == "table" and rawget(err, "traceback") or nil
   if type(traceback) ~= "string" then traceback = nil end
-  if type(err) == "table" and not (getmetatable(err) or {}).__tostring then
+  local mt = getmetatable(err)
+  if type(err) == "table" and not (type(mt) == "table" and mt.__tostring) then
     err = rawget(err, "message") or rawget(err, "code") or core.json_encode(err) or err
   end
-  write("error", traceback, "%s: %s", what, err)
+  local ok, text = pcall(tostring, err)
+  write("error", traceback, "%s: %s", what, ok and text or "an error that cannot be shown")
 end
 
 --- Replaces where lines go; nil brings stderr back. What was held back is counted, and told, to each by itself.

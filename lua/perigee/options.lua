@@ -1,9 +1,11 @@
 --- Options of clients and listeners: checked against each transport's table, completed with its defaults.
 
+local core = require("perigee.core")
 local errors = require("perigee.errors")
 local transports = require("perigee.transports")
 local url_of = require("perigee.url")
 local option_types = require("perigee.option_types")
+local uv = require("luv")
 
 -- What every client has, whatever carries its messages.
 local CLIENT = {
@@ -263,6 +265,23 @@ local function copy_of(value)
   return given
 end
 
+--- What the files that TLS options name hold now: options that are equal may mean renewed certificates.
+---@param tls? table
+---@return string "" without files
+local function fingerprint(tls)
+  local parts = {}
+  for _, name in ipairs(type(tls) == "table" and { "ca", "cert", "key" } or {}) do
+    local path = tls[name]
+    local stat = path and not path:find("-----BEGIN", 1, true) and uv.fs_stat(path)
+    local file = stat and stat.type == "file" and io.open(path, "rb") -- a pipe can be read only once
+    if file then
+      parts[#parts + 1] = name .. core.sha256(file:read("*a") or "")
+      file:close()
+    end
+  end
+  return table.concat(parts)
+end
+
 --- Normalised options of a client: what core.client takes, and `timeout serialize deserialize` beside it.
 --- `key` is equal for options that can share a pool; nil for a transport written in Lua, which is then
 --- `transport` itself. Raises INVALID_OPTION or UNSUPPORTED.
@@ -285,7 +304,7 @@ local function client(spec)
   options.transport = transport.name
   if transport.client.hosts then gather_hosts(options) end
   gather_settings(options, types)
-  options.key = pool_key(options)
+  options.key = pool_key(options) .. fingerprint(options.tls)
   options.message = transport.message
   return options
 end
@@ -321,7 +340,8 @@ end
 ---@field transport string "http", "tcp", "local"
 ---@field scheme string
 ---@field core table what core.http or core.server takes
----@field key string equal for listeners that a reload need not touch
+---@field where? string file:line it was asked for at
+---@field key string equal for listeners that a reload need not touch, unless their certificates have changed
 
 --- Normalised options of a listener. Options in the table win over those in the URL.
 ---@param text string
@@ -371,5 +391,5 @@ end
 
 return {
   client = client, client_from_text = client_from_text, listener = listener, handler = handler,
-  client_types = client_types, nearest = nearest, CLIENT = CLIENT,
+  client_types = client_types, fingerprint = fingerprint, nearest = nearest, CLIENT = CLIENT,
 }

@@ -194,13 +194,39 @@ function Registry:find(token)
     #known > 0 and table.concat(known, ", ") or "nothing"), "unknown-token"), 0)
 end
 
+-- Which factory asks is told by its coroutine.
+local makers = setmetatable({}, { __mode = "k" })
+
+-- Raises when the factory that asks for the binding is, over others, what the binding waits for.
+local function refuse_cycle(asking, binding)
+  local path, one = tostring(asking.token), binding
+  while one do
+    path = path .. " -> " .. tostring(one.token)
+    if one == asking then fail("'%s' cannot be made, it needs itself: %s", tostring(asking.token), path) end
+    one = one.waits_for
+  end
+end
+
 -- Of two that ask at once, the second waits for the first: a factory runs once.
 local function make(binding)
-  if not binding.making then
-    binding.making = combinators.async(binding.factory)
+  local asking = makers[coroutine.running() or "main"]
+  if asking then
+    refuse_cycle(asking, binding)
+    asking.waits_for = binding
   end
-  binding.value, binding.made = binding.making:await(), true
-  return binding.value
+  if not binding.making then
+    local starts = promise.bare() -- known before the factory runs, which may come back here
+    binding.making = starts
+    promise.resolve(starts, combinators.async(function()
+      makers[coroutine.running()] = binding
+      return binding.factory()
+    end))
+  end
+  local ok, value = pcall(binding.making.await, binding.making)
+  if asking then asking.waits_for = nil end
+  if not ok then error(value, 0) end
+  binding.value, binding.made = value, true
+  return value
 end
 
 --- A client's handle, or a provided value.

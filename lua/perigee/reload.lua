@@ -32,6 +32,7 @@ local FINISH_MS = 1000 -- for a stop hook of a generation that never served
 
 ---@class perigee.ReloadSet
 ---@field private scripts string[]
+---@field private load_ms? integer how long one script may take to load
 ---@field private host perigee.Host
 ---@field private current table<integer, perigee.Generation> by index of the script
 ---@field private under_way? perigee.Preparation
@@ -82,10 +83,12 @@ local function collect_later(set)
   end)
 end
 
----@param options { scripts: string[], listen?: string[], stamp?: boolean, drain_timeout?: integer }
+---@param options { scripts: string[], listen?: string[], stamp?: boolean, drain_timeout?: integer, load_ms?: integer }
 ---@return perigee.ReloadSet
 local function new(options)
-  local self = setmetatable({ scripts = options.scripts, current = {}, cancelled = 0 }, Set)
+  local self = setmetatable({
+    scripts = options.scripts, load_ms = options.load_ms, current = {}, cancelled = 0,
+  }, Set)
   self.host = host.new({ listen = options.listen, stamp = options.stamp, drain_timeout = options.drain_timeout })
   self.host.on_retired = function(generation)
     self.cancelled = self.cancelled + generation.cancelled
@@ -97,11 +100,11 @@ end
 --- Preparing ----------------------------------------------------------------------------------------------------
 
 local function refusal_of(path, err)
-  if type(err) == "table" and err.cause ~= nil and not errors.is(err) then -- as script.load raises it
+  if type(err) == "table" and errors.field(err, "cause") ~= nil and not errors.is(err) then -- as script.load raises it
     return { script = path, error = err.cause, where = err.where, exit = EXIT_CONFIG }
   end
-  local is_option = errors.is(err) and err.code == "INVALID_OPTION"
-  return { script = path, error = err, exit = is_option and EXIT_CONFIG or 1 }
+  local is_config = errors.is(err) and (err.code == "INVALID_OPTION" or err.message:find("^listen EAI_NONAME "))
+  return { script = path, error = err, exit = is_config and EXIT_CONFIG or 1 }
 end
 
 ---@param refusal any
@@ -131,7 +134,7 @@ end
 local function make(set, generations, i, bundled)
   local path, old = set.scripts[i], set.current[i]
   local number = bundled and bundled.number or (old and old.number or 0) + 1
-  local made = script.load(path, number, bundled and bundled.files)
+  local made = script.load(path, number, bundled and bundled.files, set.load_ms)
   local ok, err = xpcall(function()
     -- A bundle was admitted where it was made.
     if not bundled then admit(made) end

@@ -3,7 +3,6 @@
 local core = require("perigee.core")
 local errors = require("perigee.errors")
 local patterns = require("perigee.patterns")
-local registry = require("perigee.registry")
 
 ---@class perigee.Response
 ---@field status? integer 200, or 204 without a body
@@ -54,7 +53,10 @@ end
 ---@return string[]? headers nil: none
 ---@return string? message why it cannot be sent
 local function flat_headers(made)
-  if made.status ~= nil and type(made.status) ~= "number" then return nil, "the status is not a number" end
+  local status = made.status
+  if status ~= nil and (type(status) ~= "number" or status % 1 ~= 0) then
+    return nil, "the status is not a whole number"
+  end
   if made.headers == nil then return nil end
   if type(made.headers) ~= "table" then return nil, "the headers are not a table" end
   local names, flat = {}, {}
@@ -82,7 +84,7 @@ To.__name = "perigee.to"
 ---@param req perigee.Request
 function To:__call(req)
   local body = req:body() ~= "" and req.raw or setmetatable({ "{}" }, core.slice_mt)
-  return registry.resolve(self.client):send(self.pattern, body):raw()
+  return self.client:send(self.pattern, body):raw()
 end
 
 ---@param client any

@@ -54,7 +54,8 @@ end
 local function outcome(err, failures)
   if #failures == 0 then return err end
   return errors.new({
-    code = err.code, message = err.message, status = err.status, err = err.err, traceback = err.traceback,
+    code = errors.field(err, "code"), message = errors.field(err, "message"), status = errors.field(err, "status"),
+    err = errors.field(err, "err"), traceback = errors.field(err, "traceback"),
     cause = err, failures = failures,
   })
 end

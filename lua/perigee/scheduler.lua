@@ -26,6 +26,7 @@ local sync = setmetatable({}, { __mode = "k" }) -- coroutine or MAIN -> is it in
 
 local queue, head, tail = {}, 1, 0 -- groups of four: function and three arguments
 local depth = 0 -- tasks on the stack, each resumed by the one below
+local MAX_DEPTH = 20000 -- LuaJIT does not look how much of the C stack they take: at 100,000 the process ends
 local active -- the task whose code runs, or whose end is being told
 local draining = false -- a drain loop is below us in the main state
 local entered = 0 -- the core has called into the main state and will call leave()
@@ -202,6 +203,7 @@ local function resume_soon(task, ok, value)
 end
 
 local function launch(on_done, fn, n, a, b)
+  if depth >= MAX_DEPTH then error(errors.make("SCRIPT", "stack overflow: coroutines start each other"), 0) end
   local co = take()
   local task = setmetatable({
     false, -- a number of whoever wakes it
@@ -495,10 +497,17 @@ local function set_host_runs_loop(value)
   host_runs_loop = value
 end
 
+-- Of C's: a text has its traceback behind it.
+local function on_fault(raised)
+  local message, traceback = nil, nil
+  if type(raised) == "string" then message, traceback = raised:match("^(.-)\n(stack traceback:\n.*)$") end
+  log.failure("in a callback", message and { message = message, traceback = traceback } or raised)
+end
+
 core.hooks({
   enter = enter,
   leave = leave,
-  fault = function(message) log.error("%s", tostring(message)) end,
+  fault = on_fault,
 })
 
 return {

@@ -14,17 +14,18 @@ local function make_ca(dir, name)
     .. "-addext basicConstraints=critical,CA:TRUE -keyout %s/%s.key -out %s/%s.pem"):format(name, dir, name, dir, name))
 end
 
-local function make_leaf(dir, ca, name)
+local function make_leaf(dir, ca, name, days)
   run(("openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=%s' "
     .. "-keyout %s/%s.key -out %s/%s.csr"):format(name, dir, name, dir, name))
   local extensions = assert(io.open(dir .. "/ext", "w"))
   extensions:write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
   extensions:close()
-  run(("openssl x509 -req -in %s/%s.csr -CA %s/%s.pem -CAkey %s/%s.key -CAcreateserial -days 2 -extfile %s/ext "
-    .. "-out %s/%s.pem"):format(dir, name, dir, ca, dir, ca, dir, dir, name))
+  run(("openssl x509 -req -in %s/%s.csr -CA %s/%s.pem -CAkey %s/%s.key -CAcreateserial -days %d -extfile %s/ext "
+    .. "-out %s/%s.pem"):format(dir, name, dir, ca, dir, ca, days or 2, dir, dir, name))
 end
 
---- Paths of the files: ca, server_cert, server_key, client_cert, client_key, stranger_ca, stranger_cert, stranger_key.
+--- Paths of the files: ca, server_cert, server_key, client_cert, client_key, stranger_ca, stranger_cert, stranger_key,
+--- expired_cert, expired_key.
 ---@return table<string, string>
 function certs.paths()
   if made then return made end
@@ -36,6 +37,7 @@ function certs.paths()
   make_leaf(dir, "ca", "server")
   make_leaf(dir, "ca", "client")
   make_leaf(dir, "stranger-ca", "stranger")
+  make_leaf(dir, "ca", "expired", 0)
   made = {
     dir = dir,
     ca = dir .. "/ca.pem",
@@ -46,6 +48,8 @@ function certs.paths()
     stranger_ca = dir .. "/stranger-ca.pem",
     stranger_cert = dir .. "/stranger.pem",
     stranger_key = dir .. "/stranger.key",
+    expired_cert = dir .. "/expired.pem",
+    expired_key = dir .. "/expired.key",
   }
   return made
 end

@@ -7,7 +7,7 @@ local uv = require("luv")
 
 local PROGRAM = os.getenv("PERIGEE") or "build/bin/perigee"
 
-local perigee = {}
+local perigee = { path = PROGRAM }
 
 local function environment(more)
   local list = {}

@@ -1,5 +1,6 @@
 --- What is wrong with loaded apps, each and together: all of it, where Host:check raises the first.
 
+local certificates = require("perigee.check.certificates")
 local findings = require("perigee.check.findings")
 local odd_pattern = require("perigee.check.patterns")
 local patterns = require("perigee.patterns")
@@ -84,6 +85,9 @@ return function(apps)
   check_routes(apps, list)
   check_events(apps, check_answering(apps, list), list)
   for _, app in ipairs(apps) do
+    certificates(app, function(listener, message, code)
+      add(list, "certificate", listener.where, message, code)
+    end)
     app.registry:check(function(err, where) add(list, "unknown-token", where, err.message, err.code) end)
     for _, declared in ipairs(app.declared) do
       local rule, message = odd_pattern(declared.pattern)

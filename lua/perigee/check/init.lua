@@ -6,6 +6,7 @@
 ---   run          all of it, and loads the scripts in between
 ---   admit        for a reload, which loads by itself: refuses for errors in a generation's files, logs warnings
 
+local certificates = require("perigee.check.certificates")
 local check_apps = require("perigee.check.apps")
 local errors = require("perigee.errors")
 local findings = require("perigee.check.findings")
@@ -102,6 +103,9 @@ function check.admit(generation)
       error({ cause = cause, where = not is_told and where or nil }, 0)
     end
   end
+  certificates(generation.app, function(listener, message, code)
+    if not code then log.warn("%s: %s [certificate]", listener.where, message) end -- the others are told as they open
+  end)
 end
 
 --- Loading --------------------------------------------------------------------------------------------------------

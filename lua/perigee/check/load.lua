@@ -45,14 +45,15 @@ local function from_traceback(traceback, known)
 end
 
 local function message_of(err)
-  local message = err.message
-  if type(message) ~= "string" then message = core.json_encode(err) or tostring(err) end
+  local message = errors.field(err, "message")
+  if type(message) ~= "string" then message = core.json_encode(err) or errors.text(err) end
   return (message:match("^[^\n]*"):gsub("[%z\1-\31\127]", " "))
 end
 
-local function rule_of(err, message)
-  if err.rule and findings.RULES[err.rule] then return err.rule end
-  if err.code == "INVALID_OPTION" then return "option" end
+local function rule_of(err, code, message)
+  local rule = errors.field(err, "rule")
+  if rule and findings.RULES[rule] then return rule end
+  if code == "INVALID_OPTION" then return "option" end
   if message:find("^module '.*' not found") then return "missing-module" end
   if message:find("^os%.exit ") then return "exit" end
   if message:find("does not return an app", 1, true) then return "no-app" end
@@ -81,12 +82,13 @@ function load.finding(err, where, path, known)
   local message = message_of(err)
   local ms, ended_at = message:match("^took longer than (%d+) ms at (.*)$") -- by a limit: see limit.lua, cli/budget.lua
   if ms then return runaway(place(ended_at, known) or { file = path, line = 1 }, ms) end
-  local told = err.code == "SCRIPT" and place(message, known)
+  local code = errors.field(err, "code")
+  local told = code == "SCRIPT" and place(message, known)
   if told then message = told.rest end
-  local rule = rule_of(err, message)
-  local at = told or where and place(where, known) or from_traceback(err.traceback, known)
+  local rule = rule_of(err, code, message)
+  local at = told or where and place(where, known) or from_traceback(errors.field(err, "traceback"), known)
     or rule == "no-app" and last_line(path) or { file = path, line = 1 }
-  local code = type(err.code) == "string" and err.code or nil
+  if type(code) ~= "string" then code = nil end
   message = message:gsub("^(module '.*') not found:?$", "%1 is not found")
   return findings.new(rule, at.file, at, message, { code = code })
 end

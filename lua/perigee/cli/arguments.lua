@@ -22,6 +22,14 @@ end
 
 local usage = arguments.usage
 
+--- All of standard input, for an argument "-".
+---@return string
+function arguments.read_stdin()
+  local text, why = io.read("*a")
+  if not text then error(errors.make("INVALID_OPTION", "cannot read standard input: " .. why), 0) end
+  return text
+end
+
 local UNITS = { ms = "milliseconds", mib = "mebibytes" }
 
 local function read_number(name, text, unit)

@@ -84,7 +84,7 @@ status is 78. A comment "-- perigee: ignore RULE" at the end of a line silences 
 
 errors, which keep it from being served:
   file syntax load missing-module option pattern unknown-token duplicate-token duplicate-route duplicate-pattern
-  global-write no-app exit runaway
+  global-write no-app exit runaway certificate
 warnings:
   undeclared-global unasked-reply emit-answer unknown-transport unreachable-pattern ambiguous-pattern
   unreachable-handler ignore

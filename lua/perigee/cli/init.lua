@@ -16,14 +16,14 @@ local EXIT_FAILED, EXIT_USAGE = 1, 2
 
 -- Errors that commands raise: { usage = error }, { exit =, cause =, where = }, or anything else.
 local function failed(command, err)
-  if type(err) == "table" and err.usage then
+  if type(err) == "table" and rawget(err, "usage") then
     report.error(err.usage)
     if err.usage.code ~= "UNSUPPORTED" then
       io.stderr:write(("see 'perigee help%s'\n"):format(COMMANDS[command] and " " .. command or ""))
     end
     return EXIT_USAGE
   end
-  if type(err) == "table" and err.exit then
+  if type(err) == "table" and rawget(err, "exit") then
     report.error(err.cause, err.where)
     return err.exit
   end

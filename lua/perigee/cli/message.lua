@@ -30,7 +30,7 @@ local function read_pattern(text)
 end
 
 local function read_data(text)
-  if text == "-" then text = io.read("*a") end
+  if text == "-" then text = arguments.read_stdin() end
   local ok, broken = core.json_check(text)
   if not ok then
     error({ exit = 2, cause = errors.make("INVALID_MESSAGE", "DATA is not JSON: " .. broken) }, 0)

@@ -7,12 +7,11 @@ local log = require("perigee.log")
 local report = {}
 
 local function text_of(err)
-  if errors.is(err) then return tostring(err) end
-  if type(err) ~= "table" then return tostring(err) end
   local mt = getmetatable(err)
-  if mt and mt.__tostring then return tostring(err) end
-  if type(err.message) == "string" then return errors.make(err.code, err.message) end
-  return core.json_encode(err) or tostring(err)
+  if type(err) ~= "table" or type(mt) == "table" and mt.__tostring then return errors.text(err) end
+  local message = errors.field(err, "message")
+  if type(message) == "string" then return errors.make(errors.field(err, "code"), message) end
+  return core.json_encode(err) or errors.text(err)
 end
 
 --- "CODE: message (file:line)", on one line.

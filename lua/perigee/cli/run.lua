@@ -96,7 +96,7 @@ return function(argv)
   garbage.start()
   -- Who runs a script by hand may well let it compute for long.
   budget.limit({ slice = flags.budget, max_memory = flags.max_memory and flags.max_memory * 1024 * 1024 })
-  local own = environment.new(path, path == STDIN and { files = { [STDIN] = io.read("*a") } } or nil)
+  local own = environment.new(path, path == STDIN and { files = { [STDIN] = arguments.read_stdin() } } or nil)
   args[0] = path
   own.globals.arg = args
   local work, stopped = promise.bare(), promise.bare()

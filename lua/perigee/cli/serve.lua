@@ -64,9 +64,11 @@ return function(argv, finish, control)
   check_listen(flags.listen)
   local hello = hello_of(flags)
   garbage.start()
+  io.stdout:setvbuf("line") -- whoever reads along sees it at once, and workers do not cut each other's lines
   budget.start(flags, true)
   local set = reload.new({
     scripts = paths, listen = flags.listen, stamp = flags.stamp, drain_timeout = flags.drain_timeout,
+    load_ms = hello.load_budget > 0 and hello.load_budget or nil,
   })
   worker.run(control, set, hello, function(why)
     log.failure("the worker ends", why)
