@@ -85,7 +85,9 @@ end
 local function told_by(err)
   local text = errors.field(err, "message") or errors.field(err, "code")
   if text then return tostring(text) end
-  return not getmetatable(err) and core.json_encode(err) or errors.text(err)
+  local mt = getmetatable(err)
+  if type(mt) == "table" and mt.__tostring then return errors.text(err) end
+  return core.json_encode(err) or errors.text(err)
 end
 
 --- The first value; the rest is cancelled. When all fail: the last failure's code, and `.errors` in the list's order.
