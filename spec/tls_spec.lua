@@ -112,6 +112,7 @@ app:listen("tls://127.0.0.1:%d", { tls = { cert = %q, key = %q } })
 return app
 ]]):format(port, cert, key))
     local child = program.start({ "serve", path, "--workers", "2" })
+    program.urls(child)
     program.workers(child) -- both have read the first ones
     local first = connect(port, { ca = files.ca })
     assert.equal(1, first:send("echo", 1):await())
