@@ -9,6 +9,7 @@ local VERSION = 2 -- of the dump: luajit's lj_bcdump.h says what it looks like
 local BIG_ENDIAN, STRIPPED = 1, 2
 local CHILD, TABLE, INT64, UINT64, COMPLEX, STRING = 0, 1, 2, 3, 4, 5 -- constants of a function
 local NIL, FALSE, INTEGER, NUMBER = 0, 1, 3, 4 -- constants in a table; STRING as above
+local SHARED, UNCHANGED = 0x80, 0x40 -- captures of the maker's registers; of those that are assigned to once
 
 --- Reading ------------------------------------------------------------------------------------------------------
 
@@ -117,8 +118,8 @@ end
 
 -- What is assigned to the table that the instruction before `from` has made. Values are computed in registers above
 -- its own: what uses that one, or writes below it, comes after the constructor.
-local function complete(made, code, from, register, constant, ops)
-  local unseen, certain_from = true, from -- up to there, a jump may pass over it
+local function complete(made, code, from, register, constant, ops, captured)
+  local unseen, certain_from = not captured[register], from -- up to there, a jump may pass over it
   for at = from, #code - 3, 4 do
     local op, a, c, b = code:byte(at, at + 3)
     if op == ops.codes.TSETS and b == register then
@@ -132,24 +133,47 @@ local function complete(made, code, from, register, constant, ops)
     elseif a == register or a < register and not ops.reads[op] then
       return
     elseif op == ops.codes.JMP then
-      certain_from = math.max(certain_from, at + 4 + (c + b * 256 - 0x8000) * 4)
+      local to = at + 4 + (c + b * 256 - 0x8000) * 4
+      if to <= at then unseen = false end -- what stands before may see the table of the turn before
+      certain_from = math.max(certain_from, to)
     elseif ops.strays[op] or ops.looks_at_b[op] and b == register or ops.looks_at_c[op] and c == register then
       unseen = false
     end
   end
 end
 
-local function complete_all(code, constants, ops)
+local function complete_all(code, constants, ops, captured)
   local function constant(index) return constants[#constants - index] end -- they are counted from the end
   for at = 1, #code - 3, 4 do
     local op, register, low, high = code:byte(at, at + 3)
     if op == ops.codes.TDUP then
-      complete(constant(low + high * 256), code, at + 4, register, constant, ops)
+      complete(constant(low + high * 256), code, at + 4, register, constant, ops, captured)
     end
   end
 end
 
-local function rewrite_function(text, is_stripped, ops)
+-- Which registers of its maker a function shares, when these are assigned to after their first value.
+local function read_captures(r, count)
+  local captures = {}
+  for i = 1, count do
+    local register, kind = r:byte(), r:byte()
+    captures[i] = kind >= SHARED and kind < SHARED + UNCHANGED and register or false
+  end
+  return captures
+end
+
+-- Children come before their maker: their captures wait for it, in `orphans`, where its own replace them.
+local function take_captured(constants, orphans)
+  local captured = {}
+  for _, one in ipairs(constants) do
+    if one == uleb(CHILD) then
+      for _, register in ipairs(table.remove(orphans)) do captured[register] = true end
+    end
+  end
+  return captured
+end
+
+local function rewrite_function(text, is_stripped, ops, orphans)
   local r = setmetatable({ text = text, at = 1 }, Reader)
   r:skip(3) -- flags, parameters, registers
   local upvalues, constants_size, _, code_size = r:byte(), r:number(), r:number(), r:number()
@@ -159,11 +183,11 @@ local function rewrite_function(text, is_stripped, ops)
   end
   local code_at = r.at
   r:skip(code_size * 4)
-  local code = r:since(code_at)
-  r:skip(upvalues * 2)
+  local code, captures = r:since(code_at), read_captures(r, upvalues)
   local head, constants = r:since(1), {}
   for i = 1, constants_size do constants[i] = read_constant(r) end
-  complete_all(code, constants, ops)
+  complete_all(code, constants, ops, take_captured(constants, orphans))
+  orphans[#orphans + 1] = captures
   for i, one in ipairs(constants) do constants[i] = type(one) == "table" and write_table(one) or one end
   return head .. table.concat(constants) .. text:sub(r.at)
 end
@@ -175,11 +199,11 @@ local function rewrite(text, ops)
   if flags % 2 == BIG_ENDIAN then return nil end
   local is_stripped = flags % (2 * STRIPPED) >= STRIPPED
   if not is_stripped then r:skip(r:number()) end
-  local parts, size = { r:since(1) }, r:number()
+  local parts, orphans, size = { r:since(1) }, {}, r:number()
   while size > 0 do
     local from = r.at
     r:skip(size)
-    local made = rewrite_function(r:since(from), is_stripped, ops)
+    local made = rewrite_function(r:since(from), is_stripped, ops, orphans)
     parts[#parts + 1] = uleb(#made) .. made
     size = r:number()
   end

@@ -84,6 +84,49 @@ describe("the bytecode in the program", function()
       { a = 1, c = 1 }, { a = 1, b = 1 } }, { branch, call, read, capture, loop, compare })
   end)
 
+  it("lets nobody see it in a table that an outer local already has", function()
+    local text = [[
+      local function captured(c, t)
+        local function look() return t.b end
+        t = { a = 1 }
+        local seen = look()
+        t.b = 2
+        return seen
+      end
+      local function repeated(c, t, seen)
+        repeat
+          if t then seen = t.b end
+          t = { a = 1 }
+        until c()
+        t.b = 2
+        return seen
+      end
+      local function while_true(c, t, seen)
+        while not c() do
+          if t then seen = t.b end
+          t = { a = 1 }
+        end
+        t.b = 2
+        return seen
+      end
+      local function captured_later(c, t, look, seen)
+        repeat
+          t = { a = 1 }
+          if look then seen = look() end
+          t.b = 2
+          look = function() return t.b end
+        until c()
+        return seen
+      end
+      local function counter()
+        local n = 0
+        return function() n = n + 1 return n > 2 end
+      end
+      return captured(counter()), repeated(counter()), while_true(counter()), captured_later(counter())
+    ]]
+    assert.same({ n = 4 }, { n = select("#", loadstring(dump(text, "@x.lua"))()), loadstring(dump(text, "@x.lua"))() })
+  end)
+
   it("keeps the chunk's name, lines, and constants of all kinds", function()
     local text = "local t = { 1.5, -2, true, [7] = 3, none = nil, x = 0x123456789abcdefLL, y = 2i }\n" ..
       "local function f() error('here') end\nreturn t, f"

@@ -484,6 +484,36 @@ describe("decoding what was decoded before", function()
     assert.is_nil(value.a)
   end)
 
+  it("is not confused by one that decodes while a maker is made", function()
+    local decode, wrong = core.json_decode, 0
+    local ran, armed, other
+    local multiplier = collectgarbage("setstepmul", 200)
+    for i = 1, 20 do
+      for _ = 1, 500 do
+        getmetatable(newproxy(true)).__gc = function()
+          ran = true
+          if armed then decode(other) end
+        end
+      end
+      ran = false
+      collectgarbage("setstepmul", 200)
+      repeat collectgarbage("step", 0) until ran
+      collectgarbage("setstepmul", 1) -- from here on one runs for each kB
+      local text = ('{"k%d":1,"a":2,"b":3}'):format(i)
+      other = ('{"k%d":1,"c":2,"d":3}'):format(i)
+      for _ = 1, 7 do decode(text) end
+      armed = true
+      decode(text)
+      armed = false
+      for _ = 1, 12 do
+        local value = decode(other)
+        if value.a or value.c ~= 2 or value.d ~= 3 then wrong = wrong + 1 end
+      end
+    end
+    collectgarbage("setstepmul", multiplier)
+    assert.equal(0, wrong)
+  end)
+
   it("knows keys that are spelt in another way, or come twice", function()
     for _ = 1, 20 do assert.same({ a = 1, b = 2 }, core.json_decode('{"a":1,"b":2}')) end
     assert.same({ a = 1, b = 2 }, core.json_decode('{"\\u0061":1,"b":2}'))

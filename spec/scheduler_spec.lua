@@ -93,6 +93,18 @@ describe("start", function()
     end
   end)
 
+  it("reuses one that a script has kept, and resumed since, too", function()
+    local kept
+    scheduler.start(nil, function() kept = coroutine.running() end)
+    for _, arguments in ipairs({ {}, { 1 }, { 1, 2, 3 }, { tostring, 1 } }) do
+      coroutine.resume(kept, unpack(arguments))
+      assert.equal("suspended", coroutine.status(kept))
+    end
+    local got, done = outcome()
+    scheduler.start(done, function() return coroutine.running() end)
+    assert.same({ count = 1, ok = true, value = kept }, got)
+  end)
+
   it("keeps nested tasks apart", function()
     local order = {}
     local subscribe, control = later()

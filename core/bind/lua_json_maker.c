@@ -83,8 +83,10 @@ static int interpret(lua_State *L) {
     return 0;
 }
 
-/* Its name is of perigee's own code: what runs in it is not the script's (budget.h). */
+/* Its name is of perigee's own code: what runs in it is not the script's (budget.h). A finalizer
+ * that runs meanwhile may decode, and so give the place to others, or make the same. */
 static void make(lua_State *L, struct pge_lua_json_maker *maker) {
+    unsigned takes = maker->takes;
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     luaL_addstring(&b, "return function(");
@@ -107,12 +109,14 @@ static void make(lua_State *L, struct pge_lua_json_maker *maker) {
         lua_pushvalue(L, -2);
         if (lua_pcall(L, 1, 0, 0) != 0)
             lua_pop(L, 1); /* LuaJIT refuses in a finalizer: it may be compiled, then */
-        maker->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-        maker->spare = PGE_LUA_JSON_MAKER_SPARE;
-    } else {
-        lua_pop(L, 1);
+        if (maker->takes == takes && !maker->ref) {
+            maker->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+            maker->spare = PGE_LUA_JSON_MAKER_SPARE;
+            lua_pop(L, 1);
+            return;
+        }
     }
-    lua_pop(L, 1);
+    lua_pop(L, 2);
 }
 
 void pge_lua_json_maker_learn(lua_State *L, struct pge_lua_json_maker *maker,

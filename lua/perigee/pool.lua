@@ -11,6 +11,11 @@ local MAX_IDLE = 256
 local create, yield, on_raise = coroutines.create, coroutine.yield, errors.on_raise
 local idle, count = {}, 0
 
+-- Inside the xpcall, as all that can raise: a script may resume an idle coroutine that it has kept, with anything.
+local function call_list(fn, n, list)
+  return fn(unpack(list, 1, n))
+end
+
 -- fn(a, b), or with n arguments, which are in a list when they are more. Nothing is vararg here nor on the way here:
 -- LuaJIT is much quicker so.
 local function loop(fn, n, a, b)
@@ -23,7 +28,7 @@ local function loop(fn, n, a, b)
     elseif n == 0 then
       done, value = xpcall(fn, on_raise)
     else
-      done, value = xpcall(fn, on_raise, unpack(a, 1, n))
+      done, value = xpcall(call_list, on_raise, fn, n, a)
     end
     fn, n, a, b = yield(IDLE, done, value)
   end
