@@ -27,6 +27,12 @@ static struct pge_call *dispatch(lua_State *L, struct pge_lua_client *c, struct 
     return m->m.pattern.p ? pge_client_send(c->client, &m->m, &options, why) : NULL;
 }
 
+/* To LuaJIT a lua_yield of C is that of a hook while one runs, or a finalizer, for whose time the
+ * collector is stopped. */
+static bool may_yield(lua_State *L) {
+    return lua_isyieldable(L) && lua_gc(L, LUA_GCISRUNNING, 0) && !lua_gethook(L);
+}
+
 /*
  * ask(pattern, data, task, co, timeout_ms, raw, deadline_ms, metadata, headers, options): yields
  * until the task is resumed, and returns what with. task[1] is the call's number meanwhile. Does
@@ -36,7 +42,7 @@ static int ask(lua_State *L) {
     struct pge_lua_client *c = lua_touserdata(L, lua_upvalueindex(BOX));
     struct pge_lua_message message;
     struct pge_failure why;
-    if (lua_tothread(L, CO) != L || !lua_isyieldable(L))
+    if (lua_tothread(L, CO) != L || !may_yield(L))
         return 0;
     if (!c->client)
         return luaL_error(L, "client is closed");
