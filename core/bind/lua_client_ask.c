@@ -27,12 +27,10 @@ static struct pge_call *dispatch(lua_State *L, struct pge_lua_client *c, struct 
     return m->m.pattern.p ? pge_client_send(c->client, &m->m, &options, why) : NULL;
 }
 
-/*
- * Within a finalizer or a debug hook, LuaJIT takes a lua_yield for one of the hook itself, and the
- * coroutine is lost. A finalizer runs while the collector is off.
- */
-static bool may_be_hooked(lua_State *L) {
-    return lua_gethookmask(L) != 0 || !lua_gc(L, LUA_GCISRUNNING, 0);
+/* To LuaJIT a lua_yield of C is the hook's own while a debug hook runs, or a finalizer, for whose
+ * time the collector is stopped. */
+static bool may_yield(lua_State *L) {
+    return lua_isyieldable(L) && lua_gc(L, LUA_GCISRUNNING, 0) && !lua_gethookmask(L);
 }
 
 /*
@@ -44,7 +42,7 @@ static int ask(lua_State *L) {
     struct pge_lua_client *c = lua_touserdata(L, lua_upvalueindex(BOX));
     struct pge_lua_message message;
     struct pge_failure why;
-    if (lua_tothread(L, CO) != L || !lua_isyieldable(L) || may_be_hooked(L))
+    if (lua_tothread(L, CO) != L || !may_yield(L))
         return 0;
     if (!c->client)
         return luaL_error(L, "client is closed");
