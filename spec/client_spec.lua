@@ -71,19 +71,6 @@ describe("a client's calls", function()
     assert.same({ 1 }, seen)
   end)
 
-  it("are awaited in tasks that a finalizer starts, too", function()
-    local client = connect(serve(echo))
-    local got
-    do
-      getmetatable(newproxy(true)).__gc = function()
-        perigee.async(function() got = client:send("echo", 7):await() end)
-      end
-    end
-    collectgarbage()
-    loop.wait_until(function() return got end)
-    assert.equal(7, got)
-  end)
-
   it("end awaits with their own last value, never with one of the call before", function()
     local port = serve(function(app)
       echo(app)
