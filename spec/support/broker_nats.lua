@@ -113,11 +113,7 @@ function Cluster:stop()
   for _, server in ipairs(self.servers) do server:stop() end
 end
 
---- Three servers with routes to each other.
----@param options? spec.NatsOptions for each of them; without TLS, and with no other login than a password or a token
----@return spec.NatsCluster
-function nats.cluster(options)
-  local self = setmetatable({ servers = {}, urls = {}, options = options or {} }, Cluster)
+local function start_cluster(self)
   local ports, routes = {}, {}
   for i = 1, 3 do
     ports[i] = tcp.free_port()
@@ -136,6 +132,18 @@ function nats.cluster(options)
     self.urls[i] = self.servers[i].url
   end
   for _, server in ipairs(self.servers) do self:await_members(server, 3) end
+end
+
+--- Three servers with routes to each other. Their ports were free when they were looked for: should another have taken
+--- one since, all begin again.
+---@param options? spec.NatsOptions for each of them; without TLS, and with no other login than a password or a token
+---@return spec.NatsCluster
+function nats.cluster(options)
+  local self = setmetatable({ servers = {}, urls = {}, options = options or {} }, Cluster)
+  if pcall(start_cluster, self) then return self end
+  self:stop()
+  self.servers, self.urls = {}, {}
+  start_cluster(self)
   return self
 end
 
