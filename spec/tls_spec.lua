@@ -103,7 +103,7 @@ describe("renewed certificates", function()
     cert, key = program.script(read(files.server_cert)), program.script(read(files.server_key))
   end)
 
-  it("are a listener's from a reload on, which refuses a pair that is none", function()
+  local function serve_renewable(...)
     local port = free_port()
     local path = program.script(([[
 local app = require("perigee").app()
@@ -111,8 +111,13 @@ app:message("echo", function(data) return data end)
 app:listen("tls://127.0.0.1:%d", { tls = { cert = %q, key = %q } })
 return app
 ]]):format(port, cert, key))
-    local child = program.start({ "serve", path, "--workers", "2" })
+    local child = program.start({ "serve", path, ... })
     program.urls(child)
+    return child, port
+  end
+
+  it("are a listener's from a reload on, which refuses a pair that is none", function()
+    local child, port = serve_renewable("--workers", "2")
     program.workers(child) -- both have read the first ones
     local first = connect(port, { ca = files.ca })
     assert.equal(1, first:send("echo", 1):await())
@@ -135,15 +140,7 @@ return app
   end)
 
   it("leave a listener alone that has the same ones", function()
-    local port = free_port()
-    local path = program.script(([[
-local app = require("perigee").app()
-app:message("echo", function(data) return data end)
-app:listen("tls://127.0.0.1:%d", { tls = { cert = %q, key = %q } })
-return app
-]]):format(port, cert, key))
-    local child = program.start({ "serve", path })
-    program.urls(child)
+    local child, port = serve_renewable()
     local client = connect(port, { ca = files.ca })
     local states = {}
     client:on("status", function(state) states[#states + 1] = state end)

@@ -10,6 +10,7 @@ local SLOT = "perigee.coroutines"
 
 ---@class perigee.Coroutines
 ---@field token table what await yields first; nobody else has it
+---@field max_depth integer so many may resume each other
 ---@field resumer table<thread, thread|true> who resumed a coroutine that has not come back; true is the main chunk
 ---@field resume fun(co: thread, ...): boolean, ... the original
 ---@field status fun(co: thread): string the original
@@ -21,7 +22,7 @@ local raw_status, raw_yield = coroutine.status, coroutine.yield
 local running, isyieldable = coroutine.running, coroutine.isyieldable
 
 local TOKEN = {}
-local MAX_DEPTH = 20000 -- as in scheduler.lua
+local MAX_DEPTH = 20000 -- LuaJIT does not look how much of the C stack they take: at 100,000 the process ends
 local depth = 0 -- coroutines resumed from here and not back yet
 -- Weak both ways: a value would otherwise keep its own key alive.
 local resumer = setmetatable({}, { __mode = "kv" })
@@ -93,6 +94,9 @@ end
 
 for name, fn in pairs({ resume = resume, wrap = wrap, status = status }) do rawset(coroutine, name, fn) end
 
-state = { token = TOKEN, resumer = resumer, create = raw_create, resume = raw_resume, status = raw_status }
+state = {
+  token = TOKEN, max_depth = MAX_DEPTH, resumer = resumer,
+  create = raw_create, resume = raw_resume, status = raw_status,
+}
 debug.getregistry()[SLOT] = state
 return state

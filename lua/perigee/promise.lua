@@ -393,5 +393,5 @@ return {
   new = new, defer = defer, resolved = resolved, rejected = rejected, is = is,
   pending = pending, bare = bare, resolve = resolve, reject = reject, settle = settle,
   observe = observe, drop = drop, cancel_quietly = cancel_quietly, run = run, limit = limit, follower = follower,
-  watch_unhandled = watch_unhandled, check_callable = check_callable, check_ms = check_ms,
+  watch_unhandled = watch_unhandled, check_callable = check_callable, check_ms = check_ms, MAX_MS = MAX_MS,
 }

@@ -152,7 +152,7 @@ local function check_options(options)
     end
   end
   local ms = options and options.undo_timeout or UNDO_TIMEOUT
-  if not (type(ms) == "number" and ms > 0 and ms < 2 ^ 53) then -- as promise.check_ms
+  if not (type(ms) == "number" and ms > 0 and ms < promise.MAX_MS) then
     error(errors.misuse("INVALID_OPTION", "saga: undo_timeout takes milliseconds above 0, got " .. tostring(ms)), 0)
   end
   return ms

@@ -26,7 +26,7 @@ local sync = setmetatable({}, { __mode = "k" }) -- coroutine or MAIN -> is it in
 
 local queue, head, tail = {}, 1, 0 -- groups of four: function and three arguments
 local depth = 0 -- tasks on the stack, each resumed by the one below
-local MAX_DEPTH = 20000 -- LuaJIT does not look how much of the C stack they take: at 100,000 the process ends
+local MAX_DEPTH = coroutines.max_depth
 local active -- the task whose code runs, or whose end is being told
 local draining = false -- a drain loop is below us in the main state
 local entered = 0 -- the core has called into the main state and will call leave()
